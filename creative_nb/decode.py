@@ -6,7 +6,7 @@
 __all__ = ['Change', 'highest', 'Uniforms', 'Plan', 'TooFewNeurons', 'Method', 'Regular', 'NeuronMethod', 'TurnOn', 'LowActive',
            'NonSpecific', 'Correlation', 'Cluster', 'RandomOff', 'Noisy', 'TurnOff', 'Interpolation', 'CreativeDecoder']
 
-# %% ../nbs/04_decode.ipynb #d8f9d707
+# %% ../nbs/04_decode.ipynb #4e712bba
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from .core import batches, load_tensors, rng, save_tensors, standard_normal
 from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, low_active, model_device, neuron_clusters,
                                  neuron_stats, non_specific, on_values, require_correlation, to_neurons)
 
-# %% ../nbs/04_decode.ipynb #0dc09334
+# %% ../nbs/04_decode.ipynb #09e05a05
 @dataclass
 class Change:
     "New values for some neurons of each sample of a batch."
@@ -29,7 +29,7 @@ class Change:
     value: torch.Tensor  # (B, n): what they are set to
     chosen: torch.Tensor  # (B, n) bool: False entries change nothing
 
-# %% ../nbs/04_decode.ipynb #741710a9
+# %% ../nbs/04_decode.ipynb #430f03d1
 def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     "(B, n) positions of the `n` candidates of highest `score` in each row, at most `most` (B,) of them, and (B, n) bool: which of them count."
     values, index = score.masked_fill(~candidates, -torch.inf).topk(min(n, score.shape[1]))
@@ -37,7 +37,7 @@ def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.T
     if most is not None: chosen &= torch.arange(chosen.shape[1], device=chosen.device) < most[:, None]
     return index, chosen
 
-# %% ../nbs/04_decode.ipynb #6aa72d5e
+# %% ../nbs/04_decode.ipynb #2992db84
 class Uniforms:
     "A stream of uniform numbers in [0, 1), the same however it is cut into batches."
     def __init__(self, seed: int): self.generator = rng(seed, "decode")
@@ -46,7 +46,7 @@ class Uniforms:
         "(batch, width) float32."
         return torch.from_numpy(self.generator.random((batch, width), dtype=np.float32)).to(device)
 
-# %% ../nbs/04_decode.ipynb #1769ef8e
+# %% ../nbs/04_decode.ipynb #a8f841c6
 @dataclass
 class Plan:
     "A method made ready for one layer."
@@ -54,9 +54,12 @@ class Plan:
     change: Callable[[torch.Tensor, torch.Tensor], Change] | None = None  # from activations (B, P) and uniforms (B, draws); None changes nothing
 
 class TooFewNeurons(ValueError):
-    "The layer has fewer neurons of the wanted kind than a method is asked to change."
+    "The layer has only `pool` neurons of the kind that a method is asked to change more of."
+    def __init__(self, method: str, n: int, pool: int):
+        super().__init__(f"n={n}: {method} has only {pool} neurons of this layer to choose from")
+        self.pool = pool
 
-# %% ../nbs/04_decode.ipynb #7250bd42
+# %% ../nbs/04_decode.ipynb #df7af86d
 class Method(ABC):
     "A way of decoding."
     @abstractmethod
@@ -66,13 +69,13 @@ class Method(ABC):
         "`n` latents to decode: draws from the standard normal prior unless a method says otherwise."
         return standard_normal(n, decoder.latent_shape_, seed)
 
-# %% ../nbs/04_decode.ipynb #9b566294
+# %% ../nbs/04_decode.ipynb #963f70ae
 @dataclass(frozen=True)
 class Regular(Method):
     "Decode unchanged."
     def plan(self, stats): return Plan(0)
 
-# %% ../nbs/04_decode.ipynb #a90bd9b1
+# %% ../nbs/04_decode.ipynb #db52b79f
 @dataclass(frozen=True)
 class NeuronMethod(Method):
     "Change `n` neurons of each sample, or when `fraction` is given that fraction of its candidates."
@@ -85,15 +88,15 @@ class NeuronMethod(Method):
 
     def most(self, pool: int) -> int:
         "The most neurons that any sample can have changed, of a `pool`; TooFewNeurons if the pool is smaller than n."
-        if self.fraction is None and self.n > pool: raise TooFewNeurons(f"n={self.n}: {type(self).__name__} has only {pool} neurons of this layer to choose from")
-        if pool == 0: raise TooFewNeurons(f"{type(self).__name__} has no neurons of this layer to choose from")
-        return self.n if self.fraction is None else max(1, int(self.fraction * pool))
+        n = self.n if self.fraction is None else max(1, int(self.fraction * pool))
+        if n > pool: raise TooFewNeurons(type(self).__name__, n, pool)
+        return n
 
     def limit(self, candidates: torch.Tensor) -> torch.Tensor | None:
         "(B,): the fraction of each row of candidates (B, M), rounded down; None without a fraction."
         return None if self.fraction is None else (candidates.sum(1) * self.fraction).long()
 
-# %% ../nbs/04_decode.ipynb #7c1a3989
+# %% ../nbs/04_decode.ipynb #321ffe9f
 @dataclass(frozen=True)
 class TurnOn(NeuronMethod):
     "Turn neurons on, to `scale` times a `statistic` of their training activations (max, mean, median, p0 to p100)."
@@ -102,7 +105,7 @@ class TurnOn(NeuronMethod):
 
     def values(self, stats: NeuronStats) -> torch.Tensor: return on_values(stats, self.statistic, self.scale)
 
-# %% ../nbs/04_decode.ipynb #13627237
+# %% ../nbs/04_decode.ipynb #f49074e7
 @dataclass(frozen=True)
 class LowActive(TurnOn):
     "Turn on low-active neurons: a random one and those most correlated with it (das2020, Algorithm 1)."
@@ -124,7 +127,7 @@ class LowActive(TurnOn):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #fe2acf74
+# %% ../nbs/04_decode.ipynb #4d098cde
 @dataclass(frozen=True)
 class NonSpecific(LowActive):
     "Turn on low-active neurons without class specificity (das2020, section 8.2)."
@@ -133,7 +136,7 @@ class NonSpecific(LowActive):
 
     def pool(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
 
-# %% ../nbs/04_decode.ipynb #9025186e
+# %% ../nbs/04_decode.ipynb #3c353105
 @dataclass(frozen=True)
 class Correlation(TurnOn):
     "Turn on off neurons that go with one of those least correlated with what is on (das2020, Algorithm 2)."
@@ -165,7 +168,7 @@ class Correlation(TurnOn):
 
         return Plan(lowest, change)
 
-# %% ../nbs/04_decode.ipynb #ac105ed8
+# %% ../nbs/04_decode.ipynb #933cdd18
 @dataclass(frozen=True)
 class Cluster(TurnOn):
     "Turn on random off neurons of the `clusters` least active clusters, of `total` (das2020, section 8.2)."
@@ -193,7 +196,7 @@ class Cluster(TurnOn):
 
         return Plan(self.total + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #967258a7
+# %% ../nbs/04_decode.ipynb #8bbae426
 @dataclass(frozen=True)
 class RandomOff(TurnOn):
     "Turn on off neurons at random (das2020, section 4, baseline 3)."
@@ -208,26 +211,25 @@ class RandomOff(TurnOn):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #b4f9effb
+# %% ../nbs/04_decode.ipynb #3a814bc6
 @dataclass(frozen=True)
 class Noisy(NeuronMethod):
-    "Add Gaussian noise of `scale` standard deviations to random neurons (das2020, section 4, baseline 2)."
+    "Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section 4, baseline 2)."
     scale: float = 1.0
 
     def plan(self, stats):
-        pool, std = stats.alive.nonzero().flatten(), stats.std
+        pool = stats.alive.nonzero().flatten()
         n = self.most(len(pool))
 
         def change(d, u):
             everyone = torch.ones(len(d), len(pool), dtype=torch.bool, device=d.device)
             index, chosen = highest(u[:, n:], everyone, n, self.limit(everyone))
-            index = pool[index]
             noise = torch.special.ndtri(u[:, :n].clamp(1e-7, 1 - 1e-7))
-            return Change(index, d.gather(1, index) + self.scale * std[index] * noise, chosen)
+            return Change(pool[index], d.gather(1, pool[index]) + self.scale * noise, chosen)
 
         return Plan(n + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #8f56fe40
+# %% ../nbs/04_decode.ipynb #db247e2b
 @dataclass(frozen=True)
 class TurnOff(NeuronMethod):
     "Turn off neurons that are on, at random (das2020, section 6)."
@@ -242,7 +244,7 @@ class TurnOff(NeuronMethod):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #79b14f05
+# %% ../nbs/04_decode.ipynb #01f57004
 @dataclass(frozen=True)
 class Interpolation(Regular):
     "Decode the mean of `points` training encodings of different classes (das2020, section 8.10)."
@@ -262,7 +264,7 @@ class Interpolation(Regular):
         first = sizes.cumsum(0) - sizes
         return z[order[first[chosen] + (u[:, :self.points].to(z.device) * sizes[chosen]).long()]].mean(1)
 
-# %% ../nbs/04_decode.ipynb #baeb091c
+# %% ../nbs/04_decode.ipynb #31a1c2a4
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
     index = torch.where(change.chosen, change.index, d.shape[1])
@@ -273,7 +275,7 @@ def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) 
     shifted = torch.where(spread(changed & (new != 0)), output + spread(new - d), output)
     return torch.where(spread(changed & (new == 0)), 0, shifted)
 
-# %% ../nbs/04_decode.ipynb #98d104a1
+# %% ../nbs/04_decode.ipynb #0e49d299
 class CreativeDecoder:
     "Decode latents with a generator while a method changes neurons of one of its layers (das2020, section 4)."
     def __init__(

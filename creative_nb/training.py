@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Schedule', 'train_epoch', 'evaluate', 'Trainer', 'train_to_file']
 
-# %% ../nbs/02_training.ipynb #d0ae6545
+# %% ../nbs/02_training.ipynb #66ae87d1
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from .core import batches, load_tensors, progress, rng, save_tensors
 from .data import ImageData, Split
 from .models import save_model
 
-# %% ../nbs/02_training.ipynb #7685a70a
+# %% ../nbs/02_training.ipynb #93de3ffb
 @dataclass(frozen=True)
 class Schedule:
     "How long and how fast to train (das2020, section 8.3)."
@@ -35,11 +35,12 @@ class Schedule:
         if not 0 < self.decay <= 1: raise ValueError(f"decay={self.decay}: expected a factor in (0, 1]")
         if self.early_stop is not None and self.early_stop < 1: raise ValueError(f"early_stop={self.early_stop}: expected None or at least 1")
 
-# %% ../nbs/02_training.ipynb #462517e0
+# %% ../nbs/02_training.ipynb #87c265ee
 def _seeded(seed: int, *purpose: str): torch.manual_seed(int(rng(seed, *purpose).integers(2**62)))
 
 def _mean(totals: dict[str, torch.Tensor], n: int) -> dict[str, float]: return {k: v.item() / n for k, v in totals.items()}
 
+@torch.enable_grad()
 def train_epoch(model: nn.Module, split: Split, optimizer: torch.optim.Optimizer, batch_size: int, seed: int, epoch: int) -> dict[str, float]:
     "Train on a shuffled `split` once; mean of each of the model's losses. FloatingPointError if the loss is not finite."
     model.train()
@@ -60,7 +61,7 @@ def train_epoch(model: nn.Module, split: Split, optimizer: torch.optim.Optimizer
                                  f"(step {(epoch - 1) * len(losses) + step + 1} in all): try a smaller lr, or check the images")
     return _mean(totals, len(split))
 
-# %% ../nbs/02_training.ipynb #1760dbb5
+# %% ../nbs/02_training.ipynb #cdbf68b6
 @torch.inference_mode()
 def evaluate(model: nn.Module, split: Split, seed: int = 0, batch_size: int = 1000) -> dict[str, float]:
     "Mean of each of the model's losses over `split`, without dropout."
@@ -72,7 +73,7 @@ def evaluate(model: nn.Module, split: Split, seed: int = 0, batch_size: int = 10
             for k, v in model.losses(split.images[s], split.labels[s]).items(): totals[k] = totals.get(k, 0) + v * (s.stop - s.start)
     return _mean(totals, len(split))
 
-# %% ../nbs/02_training.ipynb #4a211d56
+# %% ../nbs/02_training.ipynb #6311dc99
 def _snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     "A copy of the weights and of Adam's moments, by name."
     names = [n for n, _ in model.named_parameters()]
@@ -87,7 +88,7 @@ def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, snapshot: dict[
                       for i, (n, _) in enumerate(model.named_parameters()) if f"adam.{n}.step" in snapshot}
     optimizer.load_state_dict(state)
 
-# %% ../nbs/02_training.ipynb #402f0296
+# %% ../nbs/02_training.ipynb #26aeef2c
 class Trainer:
     "Train `model` on `data` by `schedule`; with a `state` path, resume what an earlier process left there."
     def __init__(
@@ -102,7 +103,7 @@ class Trainer:
         self.model, self.data, self.schedule, self.seed, self.save_every = model.to(data.train.images.device), data, schedule, seed, save_every
         self.optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr, fused=True)
         self.state = Path(state) if state else None
-        self.history, self.best, self.best_epoch = [], None, 0
+        self.history, self.best, self.best_epoch, self.seconds = [], None, 0, 0.0
         self.identity = {"model": model.config, "schedule": asdict(schedule), "seed": seed, "data": data.content_hash}
         if self.state and self.state.is_file(): self._load()
 
@@ -132,10 +133,11 @@ class Trainer:
         return self
 
     def _epoch(self):
-        epoch, lr = len(self.history) + 1, self.optimizer.param_groups[0]["lr"]
+        epoch, lr, start = len(self.history) + 1, self.optimizer.param_groups[0]["lr"], time.monotonic()
         train = train_epoch(self.model, self.data.train, self.optimizer, self.schedule.batch_size, self.seed, epoch)
         valid = evaluate(self.model, self.data.valid)
         self.history.append({"epoch": epoch, "lr": lr, **train, **{f"valid_{k}": v for k, v in valid.items()}})
+        self.seconds += time.monotonic() - start
         score = "valid_" + self.model.monitor
         if self.best is None or self.history[-1][score] < self.history[self.best_epoch - 1][score]:
             self.best, self.best_epoch = _snapshot(self.model, self.optimizer), epoch
@@ -146,18 +148,18 @@ class Trainer:
     def _save(self):
         now = _snapshot(self.model, self.optimizer)
         save_tensors(self.state, {f"now.{k}": v for k, v in now.items()} | {f"best.{k}": v for k, v in self.best.items()},
-                     self.identity | {"history": self.history, "best_epoch": self.best_epoch, "lr": self.optimizer.param_groups[0]["lr"]})
+                     self.identity | {"history": self.history, "best_epoch": self.best_epoch, "seconds": self.seconds, "lr": self.optimizer.param_groups[0]["lr"]})
 
     def _load(self):
         tensors, about = load_tensors(self.state)
         if {k: about.get(k) for k in self.identity} != self.identity:
             raise ValueError(f"state={self.state} is of another run (other model, schedule, seed or data): delete it or choose another path")
-        self.history, self.best_epoch = about["history"], about["best_epoch"]
+        self.history, self.best_epoch, self.seconds = about["history"], about["best_epoch"], about["seconds"]
         self.best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
         _restore(self.model, self.optimizer, {k[4:]: v for k, v in tensors.items() if k.startswith("now.")})
         self.optimizer.param_groups[0]["lr"] = about["lr"]
 
-# %% ../nbs/02_training.ipynb #1b863d95
+# %% ../nbs/02_training.ipynb #4191c45b
 def train_to_file(
     path: str | Path,
     model_class: type[nn.Module],
@@ -172,9 +174,8 @@ def train_to_file(
     with torch.random.fork_rng():
         _seeded(seed, "weights")
         model = model_class(**model_config)
-    start = time.monotonic()
     trainer = Trainer(model, data, schedule, seed, state).fit()
     save_model(model, path, dataset=data.name, data_hash=data.content_hash, schedule=asdict(schedule), seed=seed, history=trainer.history,
                best_epoch=trainer.best_epoch, test=evaluate(model, data.test), device=str(data.train.images.device),
-               torch=torch.__version__, seconds=round(time.monotonic() - start, 1))
+               torch=torch.__version__, seconds=round(trainer.seconds, 1))
     state.unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+# make help lists the commands. Each one sets up .venv first, if it is missing or the requirements have changed.
+SCALE ?= quick
+DATASETS ?=
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.creative_nb
+PIPELINE := $(BIN)/python -m creative_nb.pipeline
+
+.PHONY: help paper test lab publish readme install
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make paper                              all experiments on the embedded digits set (scale quick), with a summary at the end'
+	@echo 'make paper SCALE=paper DATASETS=mnist   the same at the settings of the paper; the same command resumes a stopped run'
+	@echo 'make test                               everything CI runs'
+	@echo 'make lab                                JupyterLab on the notebooks'
+	@echo 'make publish DATASETS=mnist             copy a finished run of scale paper into data/, figures/ and nbs/'
+	@echo 'make readme                             make README.md from nbs/index.ipynb'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
+
+paper: $(INSTALLED)
+	@$(PIPELINE) run $(SCALE) --datasets "$(DATASETS)"
+
+publish: SCALE = paper
+publish: $(INSTALLED)
+	@$(PIPELINE) publish $(SCALE) --datasets "$(DATASETS)"
+
+readme: $(INSTALLED)
+	@$(PIPELINE) readme
+
+lab: $(INSTALLED)
+	@$(BIN)/jupyter lab --notebook-dir nbs
+
+# Style; the cells of the chapters; every experiment notebook at scale smoke; the tests.
+test: $(INSTALLED)
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs --skip_folder_re '^([_.]|das2020)' --n_workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs/das2020/00_study.ipynb
+	$(PIPELINE) run smoke --forceall
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+install: $(INSTALLED)
+
+$(INSTALLED): settings.ini setup.py pyproject.toml
+	@[ -x $(BIN)/pip ] || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): a few minutes the first time ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

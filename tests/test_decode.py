@@ -1,0 +1,349 @@
+"The creative decoder against slow per-sample versions of the paper's algorithms, its properties, foreign generators and bad input."
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from creative_nb.core import rng, standard_normal
+from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons,
+                                TurnOff, Uniforms)
+from creative_nb.models import VAE
+from creative_nb.neurons import class_entropy, hooked, neuron_clusters
+
+LATENT, WIDTH = 6, 80
+
+
+def sparse_generator(seed=0):
+    "A random ReLU generator whose wide layer has dead, low-active and busy neurons, like a trained decoder's."
+    torch.manual_seed(seed)
+    decoder = VAE(image_shape=(1, 8, 8), hidden=(WIDTH, 40, 20), latent=LATENT).decoder
+    with torch.no_grad(): decoder.hidden3[0].bias.copy_(torch.linspace(-1.2, 0.5, WIDTH))
+    return decoder.eval()
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    generator, z = sparse_generator(), standard_normal(2000, (LATENT,), seed=1)
+    decoder = CreativeDecoder(generator, "hidden3", batch_size=64).fit(z, (z[:, 0] > 0).long() + 2 * (z[:, 1] > 0).long())
+    noise = 1e-3 * torch.rand(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0))
+    decoder.stats_.correlation += noise + noise.T  # no ties between neurons that fired once, so the algorithms have one answer
+    return decoder
+
+
+def activations(decoder, z, method=None, seed=0):
+    "What the layer passes on, without or with a method."
+    seen = []
+    def listen(out): seen.append(out.clone())
+    if method is None:
+        with hooked(decoder.generator, decoder.layer, listen): decoder.generator(z)
+    else:
+        with decoder.applied(method, seed), hooked(decoder.generator, decoder.layer, listen): decoder.generator(z)
+    return seen[0].detach().flatten(1)
+
+
+# ---- oracles: one sample at a time, as the algorithms are printed ----
+
+def oracle_low_active(d, u, stats, method, band):
+    "Algorithm 1 for one sample: list of neurons turned on."
+    candidates = [j for j in band if d[j] <= stats.threshold]
+    if not candidates: return []
+    s = max(candidates, key=lambda j: u[band.index(j)])
+    k = method.n if method.fraction is None else int(method.fraction * len(candidates))
+    ranked = sorted(candidates, key=lambda j: (j != s, -stats.correlation[s, j].item()))
+    return ranked[:k]
+
+
+def oracle_correlation(d, u, stats, method):
+    "Algorithm 2 for one sample: neurons turned on, neurons turned off."
+    alive = [j for j in range(stats.width) if stats.percent_activation[j] > 0]
+    on, off = [j for j in alive if d[j] > stats.threshold], [j for j in alive if d[j] <= stats.threshold]
+    gamma = {j: sum(stats.correlation[j, h].item() * d[h].item() for h in on) / max(1, len(on)) for j in off}
+    lowest = sorted(off, key=lambda j: gamma[j])[:max(1, int(method.kappa * len(off)))]
+    s = max(zip(lowest, u), key=lambda pair: pair[1])[0]
+    k = method.n if method.fraction is None else int(method.fraction * len(on))
+    turned_on = sorted(off, key=lambda j: (j != s, -stats.correlation[s, j].item()))[:k]
+    top = max(alive, key=lambda j: d[j])
+    turned_off = sorted(on, key=lambda j: (j != top, -stats.correlation[top, j].item()))[:len(turned_on)] if method.turn_off else []
+    return turned_on, turned_off
+
+
+def check_against(decoder, method, oracle, draws, seed=3, n=150):
+    z = standard_normal(n, (LATENT,), seed=9)
+    before, after = activations(decoder, z), activations(decoder, z, method, seed)
+    u = Uniforms(seed)(n, draws, "cpu")
+    on_value = 2 * decoder.stats_.max
+    for i in range(n):
+        expected = before[i].clone()
+        turned_on, turned_off = oracle(before[i], u[i].tolist())
+        if turned_on: expected[turned_on] = on_value[turned_on]
+        if turned_off: expected[turned_off] = 0
+        assert torch.equal(after[i], expected), i
+
+
+@pytest.mark.parametrize("method", [LowActive(n=1), LowActive(n=4), LowActive(fraction=0.5), LowActive(n=3, percentiles=(0, 30))])
+def test_low_active_is_algorithm_1(decoder, method):
+    stats = decoder.stats_
+    a = stats.percent_activation.double().numpy()
+    low, high = np.percentile(a[a > 0], method.percentiles)
+    band = [j for j in range(WIDTH) if a[j] > 0 and low <= a[j] <= high]
+    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), len(band))
+
+
+@pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3), Correlation(n=4, turn_off=True, kappa=0.3)])
+def test_correlation_is_algorithm_2(decoder, method):
+    stats = decoder.stats_
+    draws = max(1, int(method.kappa * int(stats.alive.sum())))
+    check_against(decoder, method, lambda d, u: oracle_correlation(d, u, stats, method), draws)
+
+
+def test_non_specific_uses_its_band(decoder):
+    stats, method = decoder.stats_, NonSpecific(n=1, max_activation=60, top_entropy=40)
+    entropy = class_entropy(stats)
+    cut = np.percentile(entropy[stats.alive].double().numpy(), 60)
+    band = [j for j in range(WIDTH) if stats.alive[j] and stats.class_activation[:, j].max() < 60 and entropy[j] >= cut - 1e-6]
+    assert 1 <= len(band) < int(stats.alive.sum())
+    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), len(band))
+
+
+@pytest.mark.parametrize("clusters", [1, 3])
+def test_cluster_takes_the_least_active_clusters(decoder, clusters):
+    method, z = Cluster(n=2, clusters=clusters, total=6), standard_normal(200, (LATENT,), seed=4)
+    stats, members = decoder.stats_, neuron_clusters(decoder.stats_, 6)
+    before, after = activations(decoder, z), activations(decoder, z, method, 5)
+    for b, a in zip(before, after):
+        share = [(b[members == c] > 1e-7).float().mean().item() for c in range(6)]
+        worst_allowed = sorted(share)[clusters - 1]
+        touched = members[b != a]
+        assert len(touched) >= 1 and all(share[c] <= worst_allowed for c in touched.tolist()) and len(set(touched.tolist())) <= clusters
+    assert stats.alive[(before != after).any(0)].all()
+
+
+# ---- properties of every method ----
+
+METHODS = [LowActive(n=4), NonSpecific(n=1, max_activation=60, top_entropy=40), Correlation(n=4), Correlation(n=3, turn_off=True), Cluster(n=3, total=4), Cluster(n=3, clusters=3, total=4),
+           RandomOff(n=5), Noisy(n=5, scale=0.5), TurnOff(n=3), LowActive(fraction=0.4), LowActive(n=3, correlated=False), RandomOff(n=2, statistic="mean", scale=3.0)]
+names = pytest.mark.parametrize("method", METHODS, ids=repr)
+
+
+@names
+def test_only_alive_neurons_change_and_as_many_as_reported(decoder, method):
+    z = standard_normal(300, (LATENT,), seed=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoder.decode(z, method, seed=1)
+    before, after = activations(decoder, z), activations(decoder, z, method, 1)
+    changed = before != after
+    assert torch.equal(changed.sum(1), decoder.changed_)
+    assert not changed[:, ~decoder.stats_.alive].any()
+    if isinstance(method, (LowActive, Cluster, RandomOff)) or type(method) is Correlation and not method.turn_off: assert (before[changed] <= 1e-7).all()
+    if isinstance(method, TurnOff): assert (before[changed] > 1e-7).all() and (after[changed] == 0).all()
+    if method.fraction is None: assert (decoder.changed_ <= method.n * (2 if getattr(method, "turn_off", False) else 1)).all()
+    assert changed.any()
+
+
+@names
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), batch=st.integers(1, 80), n=st.integers(1, 70))
+def test_seed_decides_and_batch_size_does_not_matter(decoder, method, seed, batch, n):
+    z = standard_normal(n, (LATENT,), seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoder.batch_size = 64
+        images, changed = decoder.decode(z, method, seed), decoder.changed_
+        assert torch.equal(images, decoder.decode(z, method, seed))
+        decoder.batch_size = batch
+        torch.testing.assert_close(decoder.decode(z, method, seed), images)
+    assert torch.equal(decoder.changed_, changed) and images.shape == (n, 1, 8, 8)
+
+
+@names
+def test_hook_is_gone_after_use_and_after_an_exception(decoder, method):
+    z = standard_normal(20, (LATENT,), seed=2)
+    plain = decoder.decode(z, Regular())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoder.decode(z, method)
+    with pytest.raises(KeyError), decoder.applied(method): raise KeyError
+    with torch.no_grad(): assert torch.equal(decoder.generator(z), plain)
+    assert not decoder.generator.hidden3._forward_hooks
+
+
+def test_random_off_is_uniform(decoder):
+    z = standard_normal(1, (LATENT,), seed=2).expand(40_000, -1)
+    before, after = activations(decoder, z), activations(decoder, z, RandomOff(n=1), 0)
+    off = decoder.stats_.alive & (before[0] <= 1e-7)
+    share = (before != after).float().mean(0)[off] * off.sum()
+    assert (share - 1).abs().max() < 0.2  # five standard errors of a count of 40,000 / 60
+
+
+def test_nested_use(decoder):
+    z = standard_normal(30, (LATENT,), seed=2)
+    outer, inner = RandomOff(n=2), TurnOff(n=1)
+    before = activations(decoder, z)
+    seen = []
+    with decoder.applied(outer, 1):
+        with decoder.applied(inner, 2), hooked(decoder.generator, "hidden3", lambda out: seen.append(out.clone())): decoder.generator(z)
+        with hooked(decoder.generator, "hidden3", lambda out: seen.append(out.clone())): decoder.generator(z)
+    assert ((seen[0] != before).sum(1) >= 1).all() and ((seen[1] != before).sum(1) == 2).all()
+    assert torch.equal(activations(decoder, z), before)
+
+
+def test_same_latents_for_every_method(decoder):
+    plain, creative = decoder.sample(50, Regular(), seed=3), decoder.sample(50, LowActive(n=1, scale=0.5), seed=3)
+    assert torch.allclose(plain, decoder.decode(standard_normal(50, (LATENT,), seed=3), Regular()))
+    assert (plain - creative).abs().mean() < (plain - decoder.sample(50, Regular(), seed=4)).abs().mean()
+
+
+@pytest.mark.parametrize("points", [2, 4])
+def test_interpolation_is_the_mean_of_points_of_different_classes(decoder, points):
+    z = Interpolation(points).latents(decoder, 400, seed=0)
+    classes = decoder.labels_.unique().tolist()
+    tagged = decoder.latents_.clone()
+    tagged[:, :len(classes)] = torch.nn.functional.one_hot(decoder.labels_, len(classes)).float()
+    plain, decoder.latents_ = decoder.latents_, tagged
+    try: share = Interpolation(points).latents(decoder, 400, seed=0)[:, :len(classes)]
+    finally: decoder.latents_ = plain
+    assert ((share > 0).sum(1) == points).all() and torch.allclose(share.sum(1), torch.ones(400))
+    assert z.std() < decoder.latents_.std()
+
+
+# ---- foreign generators ----
+
+class ConvGenerator(nn.Module):
+    "A DCGAN-like generator with batch normalisation and dropout, as users bring."
+    def __init__(self):
+        super().__init__()
+        self.project = nn.Linear(12, 16 * 4 * 4)
+        self.up = nn.Sequential(nn.ConvTranspose2d(16, 24, 4, 2, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Dropout(0.3), nn.ConvTranspose2d(24, 3, 4, 2, 1), nn.Tanh())
+
+    def forward(self, z): return self.up(self.project(z).relu().view(-1, 16, 4, 4))
+
+
+@pytest.mark.parametrize("neurons,width", [("unit", 24 * 8 * 8), ("channel", 24)])
+def test_foreign_convolutional_generator(neurons, width):
+    torch.manual_seed(0)
+    generator = ConvGenerator().train()
+    decoder = CreativeDecoder(generator, "up.2", neurons=neurons).fit(standard_normal(400, (12,), seed=0))
+    assert decoder.stats_.width == width and generator.training and generator.up[3].training
+    z = standard_normal(40, (12,), seed=1)
+    images = decoder.decode(z, TurnOff(n=3), seed=2)
+    assert images.shape == (40, 3, 16, 16) and (decoder.changed_ == 3).all() and images.isfinite().all()
+    maps = activations_of(generator, "up.2", z)
+    changed = activations_of(generator, "up.2", z, decoder, TurnOff(n=3)) != maps
+    per_sample = changed.flatten(2).any(2).sum(1) if neurons == "channel" else changed.flatten(1).sum(1)
+    assert (per_sample == 3).all()
+
+
+def activations_of(generator, layer, z, decoder=None, method=None):
+    seen, generator = [], generator.eval()
+    context = decoder.applied(method, 2) if decoder else warnings.catch_warnings()
+    with torch.no_grad(), context, hooked(generator, layer, lambda out: seen.append(out.clone())): generator(z)
+    return seen[0]
+
+
+def test_channel_turned_on_has_the_on_value_as_its_mean():
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(5, 6 * 9), nn.Unflatten(1, (6, 3, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(54, 4)).eval()
+    with torch.no_grad(): generator[0].bias.view(6, 9)[:3] = -1.5
+    decoder = CreativeDecoder(generator, "2", neurons="channel").fit(standard_normal(3000, (5,), seed=0))
+    z = standard_normal(50, (5,), seed=3)
+    before, after = (activations_of(generator, "2", z, *args).mean((2, 3)) for args in ((), (decoder, RandomOff(n=1))))
+    changed = before != after
+    on_value = (2 * decoder.stats_.max).expand_as(after)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoder.decode(z, RandomOff(n=1), seed=2)
+    assert changed.any() and torch.equal(changed.sum(1), decoder.changed_)
+    torch.testing.assert_close(after[changed], on_value[changed])
+
+
+def test_gradients_flow_through_applied(decoder):
+    z = standard_normal(3, (LATENT,), seed=0).requires_grad_()
+    with decoder.applied(LowActive(n=2), 0): decoder.generator(z).sum().backward()
+    assert z.grad.isfinite().all() and z.grad.abs().sum() > 0
+
+
+def test_save_and_load(decoder, tmp_path):
+    decoder.save(tmp_path / "d.safetensors")
+    loaded, z = CreativeDecoder.load(tmp_path / "d.safetensors", decoder.generator), standard_normal(40, (LATENT,), seed=5)
+    for method in (LowActive(n=3), Cluster(n=2, total=4), Noisy()): assert torch.equal(loaded.decode(z, method), decoder.decode(z, method))
+    assert torch.equal(loaded.sample(9, Interpolation(2)), decoder.sample(9, Interpolation(2))) and repr(loaded.stats_) == repr(decoder.stats_)
+
+
+# ---- bad input ----
+
+def test_unknown_layer_lists_the_layers(decoder):
+    with pytest.raises(ValueError, match="layer='hidden9'.*hidden1.*hidden3"): CreativeDecoder(decoder.generator, "hidden9")
+
+
+def test_not_fitted(decoder):
+    fresh = CreativeDecoder(decoder.generator, "hidden3")
+    for use in (lambda: fresh.sample(1), lambda: fresh.decode(torch.zeros(1, LATENT)), lambda: fresh.save("x")):
+        with pytest.raises(NotFittedError, match="fit"): use()
+    with pytest.raises(NotFittedError), fresh.applied(LowActive()): pass
+
+
+@pytest.mark.parametrize("latents,message", [
+    (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"), (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
+    (torch.zeros(0, LATENT), "N >= 1"), (torch.zeros(3, LATENT).long(), "floating"), ([1, 2], "got list")])
+def test_bad_latents(decoder, latents, message):
+    with pytest.raises(ValueError, match=message): decoder.decode(latents)
+    if not isinstance(latents, torch.Tensor) or latents.shape[1] == LATENT:
+        with pytest.raises(ValueError): CreativeDecoder(decoder.generator, "hidden3").fit(latents)
+
+
+@pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99), Noisy(n=99), NonSpecific(n=50)], ids=repr)
+def test_more_neurons_than_the_pool(decoder, method):
+    with pytest.raises(TooFewNeurons, match=f"n={method.n}: {type(method).__name__} has only"): decoder.sample(2, method)
+
+
+@pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0), lambda: Correlation(kappa=2),
+                                  lambda: Cluster(clusters=11), lambda: Interpolation(1)])
+def test_bad_settings(make):
+    with pytest.raises(ValueError, match="expected"): make()
+
+
+def test_settings_that_only_the_layer_can_judge(decoder):
+    for method in (LowActive(percentiles=(15, 1)), LowActive(statistic="mode"), NonSpecific(max_activation=0), Cluster(n=1, total=500)):
+        with pytest.raises(ValueError, match="expected"): decoder.sample(2, method)
+    with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, Interpolation(5))
+    with pytest.raises(ValueError, match="without class labels"): CreativeDecoder(decoder.generator, "hidden3").fit(decoder.latents_).sample(2, NonSpecific())
+
+
+def test_dead_layer():
+    generator = sparse_generator()
+    with torch.no_grad(): generator.hidden3[0].bias.fill_(-1e3)
+    with pytest.raises(ValueError, match="all of its 80 neurons are dead"): CreativeDecoder(generator, "hidden3").fit(standard_normal(50, (LATENT,), seed=0))
+
+
+class Pair(nn.Module):
+    def __init__(self): super().__init__(); self.line = nn.Linear(4, 5)  # noqa: E702
+    def forward(self, z): return self.line(z).relu(), z
+
+
+def test_tuples_are_refused_by_name():
+    z = standard_normal(10, (4,), seed=0)
+    with pytest.raises(TypeError, match="layer '0' returns a tuple"): CreativeDecoder(nn.Sequential(Pair()), "0").fit(z)
+    wrapped = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Pair())
+    with pytest.raises(TypeError, match="generator returns a tuple"): CreativeDecoder(wrapped, "1").fit(z).sample(2, TurnOff(n=1))
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    shared = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="ran 2 times"): CreativeDecoder(nn.Sequential(shared, shared), "0").fit(standard_normal(10, (4,), seed=0))
+
+
+def test_a_generator_that_changed_since_fitting(decoder):
+    other = CreativeDecoder(sparse_generator(), "hidden3").fit(standard_normal(100, (LATENT,), seed=0))
+    other.generator.hidden3 = nn.Sequential(nn.Linear(40, 30), nn.ReLU())
+    with pytest.raises(ValueError, match="30 neurons.*fitted to 80"): other.sample(2, TurnOff(n=1))
+
+
+def test_seed_must_be_a_natural_number(decoder):
+    with pytest.raises(ValueError, match="seed=-1"): decoder.sample(2, seed=-1)
+    assert rng(0, "a").random() == rng(0, "a").random()
