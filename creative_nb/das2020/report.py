@@ -6,7 +6,7 @@
 __all__ = ['INCEPTION', 'measured', 'about', 'gather', 'inception_facts', 'plot_ratios', 'claims', 'claims_table',
            'short_summary']
 
-# %% ../../nbs/das2020/99_report.ipynb #76c2a781
+# %% ../../nbs/das2020/99_report.ipynb #da3db176
 import json
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from ..runs import read_table, save_figure, save_table
 from .metric_sweep import COLUMNS
 from .study import LONG_NAMES, METHODS, beside_printed, set_style, sweep_table
 
-# %% ../../nbs/das2020/99_report.ipynb #7017c6f1
+# %% ../../nbs/das2020/99_report.ipynb #c396a5f6
 def measured(out: str, name: str) -> pd.DataFrame:
     "A table of this run by name."
     return read_table(from_root(out) / "tables" / f"{name}.csv")
@@ -32,7 +32,7 @@ def gather(out: str, names: list[str], name: str) -> pd.DataFrame:
     save_table(table, from_root(out) / "tables" / f"{name}.csv", {"parts": {n: about(out, n) for n in names}})
     return table
 
-# %% ../../nbs/das2020/99_report.ipynb #1360bab3
+# %% ../../nbs/das2020/99_report.ipynb #d39988e7
 INCEPTION = {"inception_score_test": "test", "inception_score_random_images": "random_images", "inception_score_creative_low": "loact",
              "inception_score_creative_high": "loact"}
 
@@ -41,7 +41,7 @@ def inception_facts(out: str, dataset: str) -> pd.DataFrame:
     scores = measured(out, f"das2020_{dataset}_classifier_metrics").set_index("method").inception_score
     return pd.DataFrame({"fact": list(INCEPTION), "dataset": dataset, "value": [scores[m] for m in INCEPTION.values()]})
 
-# %% ../../nbs/das2020/99_report.ipynb #ff66c8a9
+# %% ../../nbs/das2020/99_report.ipynb #4c8ba7ee
 def plot_ratios(compared: pd.DataFrame, title: str):
     "Heat map of measured / printed, a row for each method and number of neurons."
     wide = compared.assign(row=compared.method.map(LONG_NAMES) + ", " + compared.n_neurons.astype(str)).pivot(index="row", columns="column", values="ratio")
@@ -52,7 +52,7 @@ def plot_ratios(compared: pd.DataFrame, title: str):
     ax.set(title=title, xlabel="", ylabel="")
     return fig
 
-# %% ../../nbs/das2020/99_report.ipynb #19fca203
+# %% ../../nbs/das2020/99_report.ipynb #bfb6a7f5
 def claims(sweep: pd.DataFrame) -> Iterator[tuple[str, str, str, bool]]:
     "Section, sentence in our words, evidence, and whether a sweep supports it."
     at = {m: sweep[sweep.method == m].set_index("n_neurons") for m in sweep.method.unique()}
@@ -101,7 +101,7 @@ def claims_table(sweep: pd.DataFrame, printed: pd.DataFrame | None) -> pd.DataFr
     theirs = pd.DataFrame(claims(printed), columns=["section", "sentence", "printed", "holds in print"])
     return ours.merge(theirs, "left", ["section", "sentence"])
 
-# %% ../../nbs/das2020/99_report.ipynb #d41d0045
+# %% ../../nbs/das2020/99_report.ipynb #ef15ee3c
 def short_summary(datasets: list[str], losses: pd.DataFrame, sweeps: dict[str, pd.DataFrame], compared: dict[str, pd.DataFrame]) -> str:
     "The outcome in a few lines of text."
     lines = []
