@@ -6,7 +6,7 @@
 __all__ = ['Change', 'highest', 'Uniforms', 'Plan', 'TooFewNeurons', 'Method', 'Regular', 'NeuronMethod', 'TurnOn', 'LowActive',
            'NonSpecific', 'Correlation', 'Cluster', 'RandomOff', 'Noisy', 'TurnOff', 'Interpolation', 'CreativeDecoder']
 
-# %% ../nbs/04_decode.ipynb #4e712bba
+# %% ../nbs/04_decode.ipynb #44b479bd
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from .core import batches, load_tensors, rng, save_tensors, standard_normal
 from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, low_active, model_device, neuron_clusters,
                                  neuron_stats, non_specific, on_values, require_correlation, to_neurons)
 
-# %% ../nbs/04_decode.ipynb #09e05a05
+# %% ../nbs/04_decode.ipynb #1c40c523
 @dataclass
 class Change:
     "New values for some neurons of each sample of a batch."
@@ -29,7 +29,7 @@ class Change:
     value: torch.Tensor  # (B, n): what they are set to
     chosen: torch.Tensor  # (B, n) bool: False entries change nothing
 
-# %% ../nbs/04_decode.ipynb #430f03d1
+# %% ../nbs/04_decode.ipynb #5bd863bb
 def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     "(B, n) positions of the `n` candidates of highest `score` in each row, at most `most` (B,) of them, and (B, n) bool: which of them count."
     values, index = score.masked_fill(~candidates, -torch.inf).topk(min(n, score.shape[1]))
@@ -37,7 +37,7 @@ def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.T
     if most is not None: chosen &= torch.arange(chosen.shape[1], device=chosen.device) < most[:, None]
     return index, chosen
 
-# %% ../nbs/04_decode.ipynb #2992db84
+# %% ../nbs/04_decode.ipynb #d3cb4127
 class Uniforms:
     "A stream of uniform numbers in [0, 1), the same however it is cut into batches."
     def __init__(self, seed: int): self.generator = rng(seed, "decode")
@@ -46,7 +46,7 @@ class Uniforms:
         "(batch, width) float32."
         return torch.from_numpy(self.generator.random((batch, width), dtype=np.float32)).to(device)
 
-# %% ../nbs/04_decode.ipynb #a8f841c6
+# %% ../nbs/04_decode.ipynb #79d1ce3d
 @dataclass
 class Plan:
     "A method made ready for one layer."
@@ -59,7 +59,7 @@ class TooFewNeurons(ValueError):
         super().__init__(f"n={n}: {method} has only {pool} neurons of this layer to choose from")
         self.pool = pool
 
-# %% ../nbs/04_decode.ipynb #df7af86d
+# %% ../nbs/04_decode.ipynb #1a1a1939
 class Method(ABC):
     "A way of decoding."
     @abstractmethod
@@ -69,13 +69,13 @@ class Method(ABC):
         "`n` latents to decode: draws from the standard normal prior unless a method says otherwise."
         return standard_normal(n, decoder.latent_shape_, seed)
 
-# %% ../nbs/04_decode.ipynb #963f70ae
+# %% ../nbs/04_decode.ipynb #56dcab06
 @dataclass(frozen=True)
 class Regular(Method):
     "Decode unchanged."
     def plan(self, stats): return Plan(0)
 
-# %% ../nbs/04_decode.ipynb #db52b79f
+# %% ../nbs/04_decode.ipynb #f69ae7d8
 @dataclass(frozen=True)
 class NeuronMethod(Method):
     "Change `n` neurons of each sample, or when `fraction` is given that fraction of its candidates."
@@ -96,7 +96,7 @@ class NeuronMethod(Method):
         "(B,): the fraction of each row of candidates (B, M), rounded down; None without a fraction."
         return None if self.fraction is None else (candidates.sum(1) * self.fraction).long()
 
-# %% ../nbs/04_decode.ipynb #321ffe9f
+# %% ../nbs/04_decode.ipynb #f990acc7
 @dataclass(frozen=True)
 class TurnOn(NeuronMethod):
     "Turn neurons on, to `scale` times a `statistic` of their training activations (max, mean, median, p0 to p100)."
@@ -105,7 +105,7 @@ class TurnOn(NeuronMethod):
 
     def values(self, stats: NeuronStats) -> torch.Tensor: return on_values(stats, self.statistic, self.scale)
 
-# %% ../nbs/04_decode.ipynb #f49074e7
+# %% ../nbs/04_decode.ipynb #9b2adda6
 @dataclass(frozen=True)
 class LowActive(TurnOn):
     "Turn on low-active neurons: a random one and those most correlated with it (das2020, Algorithm 1)."
@@ -120,14 +120,14 @@ class LowActive(TurnOn):
         friends = require_correlation(stats)[pool][:, pool].fill_diagonal_(2) if self.correlated else None
 
         def change(d, u):
-            off = d[:, pool] <= threshold
+            off = d.index_select(1, pool) <= threshold
             score = friends[u.masked_fill(~off, -1).argmax(1)] if self.correlated else u
             index, chosen = highest(score, off, n, self.limit(off))
             return Change(pool[index], values[pool[index]], chosen)
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #4d098cde
+# %% ../nbs/04_decode.ipynb #158539a6
 @dataclass(frozen=True)
 class NonSpecific(LowActive):
     "Turn on low-active neurons without class specificity (das2020, section 8.2)."
@@ -136,7 +136,7 @@ class NonSpecific(LowActive):
 
     def pool(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
 
-# %% ../nbs/04_decode.ipynb #3c353105
+# %% ../nbs/04_decode.ipynb #101c20c3
 @dataclass(frozen=True)
 class Correlation(TurnOn):
     "Turn on off neurons that go with one of those least correlated with what is on (das2020, Algorithm 2)."
@@ -154,7 +154,7 @@ class Correlation(TurnOn):
         friends = correlation.clone().fill_diagonal_(2)
 
         def change(d, u):
-            d = d[:, pool]
+            d = d.index_select(1, pool)
             on = d > threshold
             gamma = (d * on) @ correlation
             pick, eligible = highest(-gamma, ~on, lowest, (self.kappa * (~on).sum(1)).long().clamp_min(1))
@@ -168,7 +168,7 @@ class Correlation(TurnOn):
 
         return Plan(lowest, change)
 
-# %% ../nbs/04_decode.ipynb #933cdd18
+# %% ../nbs/04_decode.ipynb #46585e83
 @dataclass(frozen=True)
 class Cluster(TurnOn):
     "Turn on random off neurons of the `clusters` least active clusters, of `total` (das2020, section 8.2)."
@@ -187,7 +187,7 @@ class Cluster(TurnOn):
         share /= share.sum(0)
 
         def change(d, u):
-            on = d[:, pool] > threshold
+            on = d.index_select(1, pool) > threshold
             activity = on.float() @ share + 1e-6 * u[:, :self.total]
             selected = torch.zeros_like(activity, dtype=torch.bool).scatter_(1, activity.topk(self.clusters, largest=False).indices, True)
             candidates = selected[:, members] & ~on
@@ -196,7 +196,7 @@ class Cluster(TurnOn):
 
         return Plan(self.total + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #8bbae426
+# %% ../nbs/04_decode.ipynb #fd8b9480
 @dataclass(frozen=True)
 class RandomOff(TurnOn):
     "Turn on off neurons at random (das2020, section 4, baseline 3)."
@@ -205,13 +205,13 @@ class RandomOff(TurnOn):
         n = self.most(len(pool))
 
         def change(d, u):
-            off = d[:, pool] <= threshold
+            off = d.index_select(1, pool) <= threshold
             index, chosen = highest(u, off, n, self.limit(off))
             return Change(pool[index], values[pool[index]], chosen)
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #3a814bc6
+# %% ../nbs/04_decode.ipynb #c67e28fb
 @dataclass(frozen=True)
 class Noisy(NeuronMethod):
     "Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section 4, baseline 2)."
@@ -229,7 +229,7 @@ class Noisy(NeuronMethod):
 
         return Plan(n + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #db247e2b
+# %% ../nbs/04_decode.ipynb #c55ce0bd
 @dataclass(frozen=True)
 class TurnOff(NeuronMethod):
     "Turn off neurons that are on, at random (das2020, section 6)."
@@ -238,13 +238,13 @@ class TurnOff(NeuronMethod):
         n = self.most(len(pool))
 
         def change(d, u):
-            on = d[:, pool] > threshold
+            on = d.index_select(1, pool) > threshold
             index, chosen = highest(u, on, n, self.limit(on))
             return Change(pool[index], torch.zeros_like(u[:, :n]), chosen)
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #01f57004
+# %% ../nbs/04_decode.ipynb #915a221e
 @dataclass(frozen=True)
 class Interpolation(Regular):
     "Decode the mean of `points` training encodings of different classes (das2020, section 8.10)."
@@ -264,18 +264,18 @@ class Interpolation(Regular):
         first = sizes.cumsum(0) - sizes
         return z[order[first[chosen] + (u[:, :self.points].to(z.device) * sizes[chosen]).long()]].mean(1)
 
-# %% ../nbs/04_decode.ipynb #31a1c2a4
+# %% ../nbs/04_decode.ipynb #477d85f9
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
     index = torch.where(change.chosen, change.index, d.shape[1])
-    new = nn.functional.pad(d, (0, 1)).scatter(1, index, change.value.to(d.dtype))[:, :-1]
+    new = nn.functional.pad(d, (0, 1)).scatter(1, index, change.value.to(d.dtype))[:, :-1].contiguous()
     if neurons == "unit" or output.ndim == 2: return new.reshape(output.shape)
     spread = lambda t: t.view(*t.shape, *[1] * (output.ndim - 2))
     changed = nn.functional.pad(torch.zeros_like(d, dtype=torch.bool), (0, 1)).scatter(1, index, True)[:, :-1]
     shifted = torch.where(spread(changed & (new != 0)), output + spread(new - d), output)
     return torch.where(spread(changed & (new == 0)), 0, shifted)
 
-# %% ../nbs/04_decode.ipynb #0e49d299
+# %% ../nbs/04_decode.ipynb #3b427793
 class CreativeDecoder:
     "Decode latents with a generator while a method changes neurons of one of its layers (das2020, section 4)."
     def __init__(
