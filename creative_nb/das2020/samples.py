@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['NAMES', 'show', 'compare_sheet', 'classify', 'classifier_table', 'fit_filter', 'filtered']
 
-# %% ../../nbs/das2020/05_samples.ipynb #0773b1b7
+# %% ../../nbs/das2020/05_samples.ipynb #11e13994
 import matplotlib.pyplot as plt, pandas as pd, torch
 from ..core import batches
 from ..novelty import CreativityFilter, classifier_entropy, fid, inception_score, random_images
 from .study import LONG_NAMES, PALETTE, Study
 
-# %% ../../nbs/das2020/05_samples.ipynb #684edea7
+# %% ../../nbs/das2020/05_samples.ipynb #97772d23
 def show(images: torch.Tensor, ax, columns: int):
     "A sheet of images (N, C, H, W), row by row."
     n, c, h, w = images.shape
@@ -28,7 +28,7 @@ def compare_sheet(study: Study, rows: int, names: list[str]):
         ax.set_title(LONG_NAMES[name])
     return fig
 
-# %% ../../nbs/das2020/05_samples.ipynb #9d0c9180
+# %% ../../nbs/das2020/05_samples.ipynb #34a061f8
 NAMES = ["regular", "loact", "ent", "cor", "clust", "3clust", "rand", "noise"]
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def classifier_table(study: Study, samples: int) -> pd.DataFrame:
                      "inception_score": inception_score(logits)[0], "fid": fid(reference, features)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/das2020/05_samples.ipynb #51079cbd
+# %% ../../nbs/das2020/05_samples.ipynb #c4528f2c
 def fit_filter(study: Study, samples: int) -> CreativityFilter:
     "The creativity filter of section 8.5, its thresholds from `samples` regular ones."
     regular = study.novelty.score(study.sample("regular", samples))
