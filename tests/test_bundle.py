@@ -153,3 +153,23 @@ def test_github_runs_what_a_developer_runs():
 def test_hooks_are_the_checks():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     assert [h["id"] for h in hooks] == ["nbdev_clean", "nbdev_export", "ruff"]
+
+
+MEASURED = ROOT / "data/measured"
+
+
+@pytest.mark.skipif(not (MEASURED / "das2020_table5_mnist_metric_sweep.csv").is_file(), reason="nothing measured is committed yet")
+def test_the_readme_quotes_the_measured_tables():
+    "Numbers in the table of the README are those of data/measured, rounded."
+    import pandas as pd
+    from creative_nb.published import compare, published
+    losses = pd.read_csv(MEASURED / "das2020_table3_vae_losses.csv").set_index("dataset").loc["mnist"]
+    facts = pd.read_csv(MEASURED / "das2020_facts.csv").set_index("fact").value
+    sweep = pd.read_csv(MEASURED / "das2020_table5_mnist_metric_sweep.csv")
+    deviation = compare(sweep, published("das2020_table5_mnist_metric_sweep")).deviation.median()
+    low_active = sweep.query("method == 'loact' and n_neurons == 5").recon_distance.item()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for quoted in (f"{losses.total:.1f} = {losses.nll:.1f} + {losses.kl:.1f}; {100 * facts['classifier_test_accuracy']:.2f} %",
+                   f"{facts['dead_neurons_layer3']:.0f} and {facts['off_neurons_mean']:.0f} ± {facts['off_neurons_std']:.0f}",
+                   f"median deviation {deviation:.1f} %; {low_active:.2f}"):
+        assert quoted in text
