@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['history', 'plot_history', 'loss_table', 'accuracy_table']
 
-# %% ../../nbs/das2020/01_vae_losses.ipynb #20ce3de0
+# %% ../../nbs/das2020/01_vae_losses.ipynb #51938e1f
 import matplotlib.pyplot as plt, pandas as pd
 from ..core import from_root
 from ..models import load_model, save_model
 from ..training import evaluate
 from .study import Study, beside_printed
 
-# %% ../../nbs/das2020/01_vae_losses.ipynb #aec2b09a
+# %% ../../nbs/das2020/01_vae_losses.ipynb #49615049
 def history(model) -> pd.DataFrame:
     "Losses by epoch of a network made by `train_to_file`."
     return pd.DataFrame(model.about["history"]).set_index("epoch")
@@ -26,7 +26,7 @@ def plot_history(model, metric: str, ax, ylabel: str):
     low, high = h[f"valid_{metric}"].min(), h[metric].iloc[min(2, len(h) - 1)]
     ax.set(xlabel="epoch", ylabel=ylabel, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
 
-# %% ../../nbs/das2020/01_vae_losses.ipynb #5c15bb68
+# %% ../../nbs/das2020/01_vae_losses.ipynb #178287db
 def loss_table(study: Study) -> pd.DataFrame:
     "One row of das2020, Table 3: test loss, its two terms, in nats per image."
     test = evaluate(study.vae, study.data.test)
