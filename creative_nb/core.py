@@ -6,7 +6,7 @@
 __all__ = ['repo_root', 'from_root', 'pick_device', 'rng', 'standard_normal', 'batches', 'progress', 'atomic_path', 'write_text',
            'save_tensors', 'load_tensors', 'artifact', 'digest', 'bare_code', 'code_digest']
 
-# %% ../nbs/00_core.ipynb #73bab968
+# %% ../nbs/00_core.ipynb #9b02de05
 import ast, hashlib, importlib.util, json, os, uuid
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 from tqdm.std import tqdm
 
-# %% ../nbs/00_core.ipynb #ac547f3c
+# %% ../nbs/00_core.ipynb #7993dcf6
 def repo_root() -> Path:
     "Folder of the checkout: the nearest one upwards from here, or else from the package, that holds `settings.ini`."
     for start in (Path.cwd(), Path(globals().get("__file__", ".")).resolve()):
@@ -26,19 +26,19 @@ def repo_root() -> Path:
     raise FileNotFoundError("no settings.ini here or above: run inside a checkout of creative_nb, "
                             "which holds the published tables and the checkpoints")
 
-# %% ../nbs/00_core.ipynb #9f07cf49
+# %% ../nbs/00_core.ipynb #21b4e6cf
 def from_root(path: str | Path) -> Path:
     "`path` itself when absolute (`~` expanded), else taken from the root of the checkout."
     path = Path(path).expanduser()
     return path if path.is_absolute() else repo_root() / path
 
-# %% ../nbs/00_core.ipynb #b1bc20b9
+# %% ../nbs/00_core.ipynb #950f93e9
 def pick_device(device: str = "auto") -> torch.device:
     "`auto` is the GPU when there is one, else the CPU; anything else is passed to `torch.device`."
     if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
 
-# %% ../nbs/00_core.ipynb #e9325b5b
+# %% ../nbs/00_core.ipynb #2d579e1d
 def rng(seed: int, *purpose: str) -> np.random.Generator:
     "Random generator for one `purpose` of one `seed`; different purposes are independent streams."
     if not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -46,23 +46,23 @@ def rng(seed: int, *purpose: str) -> np.random.Generator:
     words = [int.from_bytes(hashlib.sha256(p.encode()).digest()[:8], "little") for p in purpose]
     return np.random.default_rng([int(seed), *words])
 
-# %% ../nbs/00_core.ipynb #3f3b7496
+# %% ../nbs/00_core.ipynb #14a6487c
 def standard_normal(n: int, width: tuple[int, ...], seed: int, purpose: str = "latents") -> torch.Tensor:
     "`n` draws of a standard normal, shape `(n, *width)`, float32, on the CPU."
     return torch.from_numpy(rng(seed, purpose).standard_normal((n, *width), dtype=np.float32))
 
-# %% ../nbs/00_core.ipynb #2eef7217
+# %% ../nbs/00_core.ipynb #27729aea
 def batches(n: int, size: int):
     "Slices that cover `range(n)` in steps of `size`."
     for start in range(0, n, size): yield slice(start, min(start + size, n))
 
-# %% ../nbs/00_core.ipynb #7f16fa39
+# %% ../nbs/00_core.ipynb #b20184f5
 def progress(iterable=None, **kwargs) -> tqdm:
     "Progress bar with a time estimate, gone when finished. `CREATIVE_NB_PROGRESS=0` in the environment hides it."
     options = dict(leave=False, dynamic_ncols=True, mininterval=0.5, delay=1, disable=os.environ.get("CREATIVE_NB_PROGRESS") == "0")
     return tqdm(iterable, **(options | kwargs))
 
-# %% ../nbs/00_core.ipynb #d72f0b44
+# %% ../nbs/00_core.ipynb #090dd3a6
 @contextmanager
 def atomic_path(path: str | Path):
     "Temporary path beside `path` to write to; renamed to `path` on success, removed on an exception."
@@ -75,19 +75,19 @@ def atomic_path(path: str | Path):
     finally:
         temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #836bca0d
+# %% ../nbs/00_core.ipynb #51291df9
 def write_text(path: str | Path, text: str):
     "Write `text` to `path`, whole or not at all."
     with atomic_path(path) as temporary: temporary.write_text(text, encoding="utf-8")
 
-# %% ../nbs/00_core.ipynb #97266649
+# %% ../nbs/00_core.ipynb #90482371
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], config: dict | None = None):
     "Write named tensors and a JSON-ready `config` to one safetensors file, whole or not at all."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"config": json.dumps(config or {}, sort_keys=True)})
 
-# %% ../nbs/00_core.ipynb #65bb1974
+# %% ../nbs/00_core.ipynb #4d6c1ce0
 def load_tensors(
     path: str | Path
 ) -> tuple[dict[str, torch.Tensor], dict]:  # the tensors, on the CPU, and the configuration
@@ -100,7 +100,7 @@ def load_tensors(
     except SafetensorError as e:
         raise ValueError(f"{path} is damaged or not a safetensors file ({e}): delete it and make it again") from e
 
-# %% ../nbs/00_core.ipynb #923a17f7
+# %% ../nbs/00_core.ipynb #f96ed72d
 def artifact(
     path: str | Path,
     make,  # called with the path when the file is missing; must create it whole
@@ -113,12 +113,12 @@ def artifact(
     if not path.is_file(): raise FileNotFoundError(f"making {path} did not create it")
     return path
 
-# %% ../nbs/00_core.ipynb #3921fb4b
+# %% ../nbs/00_core.ipynb #56ce2792
 def digest(*parts, length: int = 10) -> str:
     "Short hex digest of JSON-ready `parts`."
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:length]
 
-# %% ../nbs/00_core.ipynb #adfd1076
+# %% ../nbs/00_core.ipynb #e21534b2
 def bare_code(source: str) -> str:
     "Python `source` without comments, docstrings and layout."
     tree = ast.parse(source)

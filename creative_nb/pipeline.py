@@ -7,7 +7,7 @@ __all__ = ['AFTER', 'GIVEN', 'CHECKPOINTS', 'PUBLISHED', 'source', 'notebooks', 
            'check_parameters', 'scales', 'load_config', 'parameters', 'execute', 'modules', 'code_hash', 'inputs',
            'check_datasets', 'plan', 'written', 'run', 'summary', 'publish', 'readme', 'main']
 
-# %% ../nbs/10_pipeline.ipynb #fe303302
+# %% ../nbs/10_pipeline.ipynb #1fba0a0b
 import argparse, ast, hashlib, json, logging, os, re, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from functools import cache
@@ -19,7 +19,7 @@ from .core import bare_code, from_root, repo_root, write_text
 from .data import DATASETS
 from .runs import RECORD
 
-# %% ../nbs/10_pipeline.ipynb #40569c1c
+# %% ../nbs/10_pipeline.ipynb #d422d17b
 AFTER = {
     "das2020/01_vae_losses": [],
     "das2020/02_neurons": ["das2020/01_vae_losses"],
@@ -42,7 +42,7 @@ def once(notebook: str) -> bool:
     "True for a report: it runs once for all data sets."
     return notebook.endswith("99_report")
 
-# %% ../nbs/10_pipeline.ipynb #b7c06132
+# %% ../nbs/10_pipeline.ipynb #cbd41872
 def executed(
     scale: str,
     notebook: str,
@@ -55,7 +55,7 @@ def results(notebook: str, scale: str, datasets: list[str]) -> list[str]:
     "All executed notebooks that `notebook` gives rise to."
     return [executed(scale, notebook, d) for d in (datasets[:1] if once(notebook) else datasets)]
 
-# %% ../nbs/10_pipeline.ipynb #34b10c3a
+# %% ../nbs/10_pipeline.ipynb #1b4dcd16
 def _code_cells(notebook: str | Path, tag: str = "") -> list[str]:
     "Sources of the code cells, or of those with a tag."
     cells = [c for c in json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
@@ -73,7 +73,7 @@ def check_parameters(notebook: str | Path, parameters: dict):
     if unknown: raise ValueError(f"{Path(notebook).stem} has no parameter {', '.join(unknown)}: "
                                  f"expected some of {', '.join(known) or '(it has none)'}")
 
-# %% ../nbs/10_pipeline.ipynb #b25cf985
+# %% ../nbs/10_pipeline.ipynb #65fa99b5
 GIVEN = ("dataset", "datasets", "scale", "out")  # set by the pipeline, never by a configuration
 
 def scales() -> list[str]:
@@ -87,7 +87,7 @@ def load_config(scale: str) -> dict:
     _check_config(f"config/{scale}.yaml", config)
     return config
 
-# %% ../nbs/10_pipeline.ipynb #09855910
+# %% ../nbs/10_pipeline.ipynb #f3d092cb
 def _expect(name: str, values, known):
     unknown = [str(v) for v in values if v not in known]
     if unknown: raise ValueError(f"{name}: unknown {', '.join(unknown)}; expected some of {', '.join(known)}")
@@ -103,7 +103,7 @@ def _check_config(name: str, config: dict):
         if section not in AFTER: _expect(f"{name}, {section}", values, sorted({p for n in notebooks() for p in known_parameters(source(n))}))
         elif source(section).is_file(): check_parameters(source(section), values)
 
-# %% ../nbs/10_pipeline.ipynb #2ca2de87
+# %% ../nbs/10_pipeline.ipynb #1fd88adb
 def parameters(
     scale: str,
     notebook: str,
@@ -117,7 +117,7 @@ def parameters(
     general |= {"dataset": dataset, "datasets": list(datasets), "scale": scale, "out": f"runs/{scale}"}
     return {k: v for k, v in general.items() if k in known} | (config.get(notebook) or {})
 
-# %% ../nbs/10_pipeline.ipynb #9da64bfc
+# %% ../nbs/10_pipeline.ipynb #3825a8ca
 @contextmanager
 def _environment(**variables: str):
     "Set environment variables inside the block."
@@ -137,7 +137,7 @@ def _kernel_class():
 
     return ThisPython
 
-# %% ../nbs/10_pipeline.ipynb #1f3b0e09
+# %% ../nbs/10_pipeline.ipynb #350fe4c2
 def _run_papermill(notebook: Path, partial: Path, parameters: dict):
     import papermill
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its guesses about parameters are not needed: they are checked
@@ -145,7 +145,7 @@ def _run_papermill(notebook: Path, partial: Path, parameters: dict):
         notebook, partial, parameters, kernel_name="python3", language="python", cwd=repo_root(), progress_bar=False,
         stderr_file=sys.stderr, kernel_manager_class=_kernel_class(), extra_arguments=["--IPKernelApp.log_level=50"])
 
-# %% ../nbs/10_pipeline.ipynb #720d7470
+# %% ../nbs/10_pipeline.ipynb #3514828e
 def _last_state(text: str) -> str:
     "`text` as a terminal would show it: what follows the last carriage return of each line; blank lines dropped."
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
@@ -162,7 +162,7 @@ def _finish(partial: Path, files: list[str]):
     nb.metadata["creative_nb"] = {"files": files}
     nbformat.write(nb, partial)
 
-# %% ../nbs/10_pipeline.ipynb #3e77ebce
+# %% ../nbs/10_pipeline.ipynb #cd3986a8
 def _from_root(path: str) -> str:
     "`path` from the root of the checkout if it is inside, else as it is."
     return os.path.relpath(path, repo_root()) if Path(path).is_relative_to(repo_root()) else str(path)
@@ -189,13 +189,13 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict | None = 
     failed.unlink(missing_ok=True)
     return output
 
-# %% ../nbs/10_pipeline.ipynb #4a37c660
+# %% ../nbs/10_pipeline.ipynb #e0fe31f6
 def _code(source: str) -> ast.Module:
     "Syntax tree of a module or of a notebook cell, without docstrings."
     from IPython.core.inputtransformer2 import TransformerManager
     return ast.parse(bare_code(TransformerManager().transform_cell(source)))
 
-# %% ../nbs/10_pipeline.ipynb #f2aaec02
+# %% ../nbs/10_pipeline.ipynb #4898dc3f
 def _imported(tree: ast.AST, package: str = "") -> set[str]:
     "Dotted names that `tree`, part of `package`, imports from creative_nb; some may name things inside a module."
     names = set()
@@ -207,7 +207,7 @@ def _imported(tree: ast.AST, package: str = "") -> set[str]:
             names |= {base, *(f"{base}.{a.name}" for a in node.names)}
     return {".".join(n.split(".")[:i]) for n in names if n.split(".")[0] == "creative_nb" for i in range(1, n.count(".") + 2)}
 
-# %% ../nbs/10_pipeline.ipynb #01d41f32
+# %% ../nbs/10_pipeline.ipynb #f8c9adb2
 def _module_file(module: str) -> Path | None:
     path = repo_root().joinpath(*module.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
@@ -222,7 +222,7 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     path = _module_file(module)
     return _read_module(path, path.stat().st_mtime_ns) if path else ("", frozenset())
 
-# %% ../nbs/10_pipeline.ipynb #b7a6b622
+# %% ../nbs/10_pipeline.ipynb #287b443a
 def modules(notebook: str | Path) -> list[str]:
     "The modules of creative_nb that `notebook` imports, directly or not, sorted."
     found, new = set(), set().union(*(_imported(_code(c)) for c in _code_cells(notebook)))
@@ -236,7 +236,7 @@ def code_hash(notebook: str | Path) -> str:
     parts = [*(ast.unparse(_code(c)) for c in _code_cells(notebook)), *(f"{m}\n{_read(m)[0]}" for m in modules(notebook))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-# %% ../nbs/10_pipeline.ipynb #5686efe6
+# %% ../nbs/10_pipeline.ipynb #76800907
 CHECKPOINTS = ("vae_file", "classifier_file")  # parameters that name a file to use instead of training
 
 def inputs(notebook: str, dataset: str, scale: str, datasets: list[str]) -> list[str]:
@@ -249,7 +249,7 @@ def inputs(notebook: str, dataset: str, scale: str, datasets: list[str]) -> list
     printed = (repo_root() / "data" / "published").glob("*.csv") if "creative_nb.published" in modules(source(notebook)) else ()
     return before + checkpoints + sorted(_from_root(p) for p in printed)
 
-# %% ../nbs/10_pipeline.ipynb #133a679f
+# %% ../nbs/10_pipeline.ipynb #f23b8e76
 def check_datasets(scale: str, datasets: list[str] | str | None = None) -> list[str]:
     "The data sets of a run: `datasets` (a list, or names between commas or spaces), or those of the scale. ValueError on an unknown one."
     names = re.split(r"[,\s]+", datasets.strip()) if isinstance(datasets, str) and datasets.strip() else datasets or load_config(scale)["datasets"]
@@ -263,7 +263,7 @@ def plan(scale: str, datasets: list[str] | str | None = None) -> dict[str, list[
         for d in datasets: inputs(notebook, d, scale, datasets)
     return {n: results(n, scale, datasets) for n in notebooks()}
 
-# %% ../nbs/10_pipeline.ipynb #d701b5b4
+# %% ../nbs/10_pipeline.ipynb #cdeca375
 def _snakemake(scale: str, datasets: list[str], *options: str, **kwargs) -> subprocess.CompletedProcess:
     import torch
     command = [sys.executable, "-m", "snakemake", *options, "--rerun-incomplete", "--nolock", "--keep-going", "--scheduler", "greedy",
@@ -280,7 +280,7 @@ def _only_one(scale: str):
         with FileLock(path, timeout=0): yield
     except Timeout: raise RuntimeError(f"scale {scale} is being run by another process; wait for it or stop it") from None
 
-# %% ../nbs/10_pipeline.ipynb #a5e871d8
+# %% ../nbs/10_pipeline.ipynb #c975a765
 def _metadata(notebook: str | Path) -> dict: return json.loads(from_root(notebook).read_text(encoding="utf-8"))["metadata"]
 
 def written(executed: str | Path) -> list[Path]:
@@ -311,7 +311,7 @@ def run(
             raise RuntimeError("the run did not finish; the same command resumes it")
     if not dry: summary(scale, datasets)
 
-# %% ../nbs/10_pipeline.ipynb #0dc9169e
+# %% ../nbs/10_pipeline.ipynb #64b0a91a
 def _in_words(seconds: float) -> str:
     if seconds < 120: return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -326,7 +326,7 @@ def summary(scale: str = "quick", datasets: list[str] | str | None = None):
     for what, where in {"tables": "tables", "figures": "figures"}.items(): print(f"{what + ':':20} runs/{scale}/{where}")
     for folder in sorted({str(Path(t).parent) for t in targets}): print(f"{'executed notebooks:':20} {folder}")
 
-# %% ../nbs/10_pipeline.ipynb #77f7173f
+# %% ../nbs/10_pipeline.ipynb #bf97ce7e
 def _outdated(scale: str, datasets: list[str]) -> list[str]:
     "Executed notebooks that Snakemake would make again."
     report = _snakemake(scale, datasets, "--summary", "--cores", "all", capture_output=True, text=True)
@@ -342,7 +342,7 @@ def _unfinished(scale: str, datasets: list[str]) -> list[str]:
     problems += [f"missing: {_from_root(f)}, written by {t}" for t in targets if from_root(t).is_file() for f in written(t) if not f.is_file()]
     return problems or [f"out of date: {target}" for target in _outdated(scale, datasets)]
 
-# %% ../nbs/10_pipeline.ipynb #ea6183c9
+# %% ../nbs/10_pipeline.ipynb #1e160725
 def _copy_outputs(executed: str | Path, notebook: str | Path):
     "Put the outputs of an executed notebook into its source. ValueError if the cells differ."
     import nbformat
@@ -361,7 +361,7 @@ def _copy_outputs(executed: str | Path, notebook: str | Path):
 def _nbdev_clean(notebook: str | Path):
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(notebook)], cwd=repo_root(), check=True)
 
-# %% ../nbs/10_pipeline.ipynb #a3920fb6
+# %% ../nbs/10_pipeline.ipynb #4c4e71af
 PUBLISHED = {"tables": "data/measured", "figures": "figures", "checkpoints": "data/checkpoints"}
 
 def _copy(path: Path, to: Path) -> Path:
@@ -384,7 +384,7 @@ def publish(scale: str = "paper", datasets: list[str] | str | None = None) -> li
         for notebook, targets in plan(scale, datasets).items(): _copy_outputs(from_root(targets[0]), source(notebook))
     return copied
 
-# %% ../nbs/10_pipeline.ipynb #a4008b00
+# %% ../nbs/10_pipeline.ipynb #47b9f835
 def _to_root(markdown: str) -> str:
     "`markdown` of a notebook in `nbs/` with its relative links seen from the root."
     def move(match):
@@ -395,7 +395,7 @@ def _to_root(markdown: str) -> str:
 
 def _fence(text: str, language: str = "") -> str: return f"```{language}\n{text.strip()}\n```"
 
-# %% ../nbs/10_pipeline.ipynb #f0f289ed
+# %% ../nbs/10_pipeline.ipynb #f13b72dc
 def _output(out: dict) -> str:
     if out.output_type == "stream": return _fence(out.text) if out.name == "stdout" else ""
     data = out.get("data", {})
@@ -413,7 +413,7 @@ def readme() -> str:
         if cell.cell_type == "code": parts += [_fence(code, "python"), *map(_output, cell.outputs)]
     return "<!-- made from nbs/index.ipynb by `make readme` -->\n\n" + "\n\n".join(p for p in parts if p.strip()) + "\n"
 
-# %% ../nbs/10_pipeline.ipynb #4c155131
+# %% ../nbs/10_pipeline.ipynb #17ee31e2
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m creative_nb.pipeline", description="Run the experiment notebooks and publish their results.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -428,7 +428,7 @@ def _arguments() -> argparse.ArgumentParser:
     commands.add_parser("readme", help="make README.md from nbs/index.ipynb")
     return parser
 
-# %% ../nbs/10_pipeline.ipynb #a4676d08
+# %% ../nbs/10_pipeline.ipynb #73e59ca2
 def _execute(a: argparse.Namespace):
     name, start = _from_root(Path(a.output).resolve()), time.monotonic()
     if not sys.stderr.isatty(): os.environ.setdefault("CREATIVE_NB_PROGRESS", "0")
@@ -448,5 +448,5 @@ def main(argv: list[str] | None = None):
         if args.command == "readme": write_text(repo_root() / "README.md", readme())
     except (ValueError, RuntimeError, FileNotFoundError) as e: sys.exit(f"error: {e}")
 
-# %% ../nbs/10_pipeline.ipynb #3bb0f80e
+# %% ../nbs/10_pipeline.ipynb #d422e129
 if __name__ == "__main__" and "__file__" in globals(): main()
