@@ -6,7 +6,7 @@
 __all__ = ['Change', 'highest', 'Uniforms', 'Plan', 'TooFewNeurons', 'Method', 'Regular', 'NeuronMethod', 'TurnOn', 'LowActive',
            'NonSpecific', 'Correlation', 'Cluster', 'RandomOff', 'Noisy', 'TurnOff', 'Interpolation', 'CreativeDecoder']
 
-# %% ../nbs/04_decode.ipynb #44b479bd
+# %% ../nbs/04_decode.ipynb #66fd6d74
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from .core import batches, load_tensors, rng, save_tensors, standard_normal
 from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, low_active, model_device, neuron_clusters,
                                  neuron_stats, non_specific, on_values, require_correlation, to_neurons)
 
-# %% ../nbs/04_decode.ipynb #1c40c523
+# %% ../nbs/04_decode.ipynb #2d931a89
 @dataclass
 class Change:
     "New values for some neurons of each sample of a batch."
@@ -29,7 +29,7 @@ class Change:
     value: torch.Tensor  # (B, n): what they are set to
     chosen: torch.Tensor  # (B, n) bool: False entries change nothing
 
-# %% ../nbs/04_decode.ipynb #5bd863bb
+# %% ../nbs/04_decode.ipynb #fa15ab62
 def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     "(B, n) positions of the `n` candidates of highest `score` in each row, at most `most` (B,) of them, and (B, n) bool: which of them count."
     values, index = score.masked_fill(~candidates, -torch.inf).topk(min(n, score.shape[1]))
@@ -37,7 +37,7 @@ def highest(score: torch.Tensor, candidates: torch.Tensor, n: int, most: torch.T
     if most is not None: chosen &= torch.arange(chosen.shape[1], device=chosen.device) < most[:, None]
     return index, chosen
 
-# %% ../nbs/04_decode.ipynb #d3cb4127
+# %% ../nbs/04_decode.ipynb #5cc75fe8
 class Uniforms:
     "A stream of uniform numbers in [0, 1), the same however it is cut into batches."
     def __init__(self, seed: int): self.generator = rng(seed, "decode")
@@ -46,7 +46,7 @@ class Uniforms:
         "(batch, width) float32."
         return torch.from_numpy(self.generator.random((batch, width), dtype=np.float32)).to(device)
 
-# %% ../nbs/04_decode.ipynb #79d1ce3d
+# %% ../nbs/04_decode.ipynb #dab5514b
 @dataclass
 class Plan:
     "A method made ready for one layer."
@@ -59,7 +59,7 @@ class TooFewNeurons(ValueError):
         super().__init__(f"n={n}: {method} has only {pool} neurons of this layer to choose from")
         self.pool = pool
 
-# %% ../nbs/04_decode.ipynb #1a1a1939
+# %% ../nbs/04_decode.ipynb #da73c540
 class Method(ABC):
     "A way of decoding."
     @abstractmethod
@@ -69,13 +69,13 @@ class Method(ABC):
         "`n` latents to decode: draws from the standard normal prior unless a method says otherwise."
         return standard_normal(n, decoder.latent_shape_, seed)
 
-# %% ../nbs/04_decode.ipynb #56dcab06
+# %% ../nbs/04_decode.ipynb #d5cc59e3
 @dataclass(frozen=True)
 class Regular(Method):
     "Decode unchanged."
     def plan(self, stats): return Plan(0)
 
-# %% ../nbs/04_decode.ipynb #f69ae7d8
+# %% ../nbs/04_decode.ipynb #f688d54a
 @dataclass(frozen=True)
 class NeuronMethod(Method):
     "Change `n` neurons of each sample, or when `fraction` is given that fraction of its candidates."
@@ -96,7 +96,7 @@ class NeuronMethod(Method):
         "(B,): the fraction of each row of candidates (B, M), rounded down; None without a fraction."
         return None if self.fraction is None else (candidates.sum(1) * self.fraction).long()
 
-# %% ../nbs/04_decode.ipynb #f990acc7
+# %% ../nbs/04_decode.ipynb #c4757c26
 @dataclass(frozen=True)
 class TurnOn(NeuronMethod):
     "Turn neurons on, to `scale` times a `statistic` of their training activations (max, mean, median, p0 to p100)."
@@ -105,7 +105,7 @@ class TurnOn(NeuronMethod):
 
     def values(self, stats: NeuronStats) -> torch.Tensor: return on_values(stats, self.statistic, self.scale)
 
-# %% ../nbs/04_decode.ipynb #9b2adda6
+# %% ../nbs/04_decode.ipynb #4b616361
 @dataclass(frozen=True)
 class LowActive(TurnOn):
     "Turn on low-active neurons: a random one and those most correlated with it (das2020, Algorithm 1)."
@@ -127,7 +127,7 @@ class LowActive(TurnOn):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #158539a6
+# %% ../nbs/04_decode.ipynb #002f1233
 @dataclass(frozen=True)
 class NonSpecific(LowActive):
     "Turn on low-active neurons without class specificity (das2020, section 8.2)."
@@ -136,7 +136,7 @@ class NonSpecific(LowActive):
 
     def pool(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
 
-# %% ../nbs/04_decode.ipynb #101c20c3
+# %% ../nbs/04_decode.ipynb #773e2800
 @dataclass(frozen=True)
 class Correlation(TurnOn):
     "Turn on off neurons that go with one of those least correlated with what is on (das2020, Algorithm 2)."
@@ -168,7 +168,7 @@ class Correlation(TurnOn):
 
         return Plan(lowest, change)
 
-# %% ../nbs/04_decode.ipynb #46585e83
+# %% ../nbs/04_decode.ipynb #676bdc2f
 @dataclass(frozen=True)
 class Cluster(TurnOn):
     "Turn on random off neurons of the `clusters` least active clusters, of `total` (das2020, section 8.2)."
@@ -196,7 +196,7 @@ class Cluster(TurnOn):
 
         return Plan(self.total + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #fd8b9480
+# %% ../nbs/04_decode.ipynb #8b8813c6
 @dataclass(frozen=True)
 class RandomOff(TurnOn):
     "Turn on off neurons at random (das2020, section 4, baseline 3)."
@@ -211,7 +211,7 @@ class RandomOff(TurnOn):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #c67e28fb
+# %% ../nbs/04_decode.ipynb #5c8ca9a7
 @dataclass(frozen=True)
 class Noisy(NeuronMethod):
     "Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section 4, baseline 2)."
@@ -229,7 +229,7 @@ class Noisy(NeuronMethod):
 
         return Plan(n + len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #c55ce0bd
+# %% ../nbs/04_decode.ipynb #b139bbd1
 @dataclass(frozen=True)
 class TurnOff(NeuronMethod):
     "Turn off neurons that are on, at random (das2020, section 6)."
@@ -244,7 +244,7 @@ class TurnOff(NeuronMethod):
 
         return Plan(len(pool), change)
 
-# %% ../nbs/04_decode.ipynb #915a221e
+# %% ../nbs/04_decode.ipynb #2914b0a5
 @dataclass(frozen=True)
 class Interpolation(Regular):
     "Decode the mean of `points` training encodings of different classes (das2020, section 8.10)."
@@ -264,7 +264,7 @@ class Interpolation(Regular):
         first = sizes.cumsum(0) - sizes
         return z[order[first[chosen] + (u[:, :self.points].to(z.device) * sizes[chosen]).long()]].mean(1)
 
-# %% ../nbs/04_decode.ipynb #477d85f9
+# %% ../nbs/04_decode.ipynb #11d73f19
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
     index = torch.where(change.chosen, change.index, d.shape[1])
@@ -275,7 +275,7 @@ def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) 
     shifted = torch.where(spread(changed & (new != 0)), output + spread(new - d), output)
     return torch.where(spread(changed & (new == 0)), 0, shifted)
 
-# %% ../nbs/04_decode.ipynb #3b427793
+# %% ../nbs/04_decode.ipynb #82692b23
 class CreativeDecoder:
     "Decode latents with a generator while a method changes neurons of one of its layers (das2020, section 4)."
     def __init__(

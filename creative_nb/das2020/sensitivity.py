@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'printed_distance', 'printed_network', 'distance', 'network_row', 'choice_table', 'noise_growth',
            'stretched_scores']
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #f60f3541
+# %% ../../nbs/das2020/10_sensitivity.ipynb #cae738c9
 import matplotlib.pyplot as plt, pandas as pd, seaborn as sns, torch
 from ..core import batches
 from ..decode import Cluster, Correlation, LowActive, Method, NonSpecific, Noisy, RandomOff, TooFewNeurons
@@ -15,7 +15,7 @@ from ..novelty import reconstruction_distance
 from ..training import evaluate
 from .study import LONG_NAMES, METHODS, PALETTE, Study, sweep_table
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #f43c9667
+# %% ../../nbs/das2020/10_sensitivity.ipynb #bd28de67
 def printed_distance(dataset: str) -> dict[str, float]:
     "Printed D_r of each method at five neurons, and of regular decoding (Table 1); empty for other data sets."
     from creative_nb.published import published, published_names
@@ -33,7 +33,7 @@ def printed_network(dataset: str) -> dict[str, float]:
     return {"test loss": losses.total[dataset], "kl": losses.kl[dataset], "dead hidden2": facts.get("dead_neurons_layer2"),
             "dead hidden3": facts.get("dead_neurons_layer3"), "off, alive": facts.get("off_neurons_mean")}
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #bc5792e7
+# %% ../../nbs/das2020/10_sensitivity.ipynb #73c56d65
 @torch.no_grad()
 def distance(study: Study, images: torch.Tensor, draw: bool = False) -> float:
     "Mean D_r of images; with `draw`, decoding a draw from q(z|x) instead of its mean."
@@ -53,7 +53,7 @@ def network_row(study: Study, samples: int) -> dict[str, float]:
     return {"epochs": len(study.vae.about["history"]), "test loss": test["loss"], "kl": test["kl"], **dead,
             "off, alive": stats.off[0].item() - int((~stats.alive).sum()), **{m: distance(study, study.sample(m, samples)) for m in methods}}
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #6c2d1e10
+# %% ../../nbs/das2020/10_sensitivity.ipynb #45651d5d
 CHOICES: dict[str, dict[str, tuple[str, Method]]] = {
     "on-value": {"2 x max": ("loact", LowActive()), "1 x max": ("loact", LowActive(scale=1)), "3 x max": ("loact", LowActive(scale=3)),
                  "2 x 90th percentile": ("loact", LowActive(statistic="p90"))},
@@ -78,14 +78,14 @@ def choice_table(study: Study, samples: int, printed: dict[str, float]) -> pd.Da
             rows.append({"choice": "D_r encodes to", "value": "a draw" if draw else "the mean", "method": name, "recon_distance": d, "printed": printed.get(name)})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #d399cb8b
+# %% ../../nbs/das2020/10_sensitivity.ipynb #735959c3
 def noise_growth(study: Study, samples: int, scales=(0.5, 1.0, 2.0), ns=(1, 5, 10, 15, 20, 25)) -> pd.DataFrame:
     "D_r of noisy decoding relative to regular decoding, by scale and number of neurons."
     regular = distance(study, study.sample("regular", samples))
     return pd.DataFrame([{"scale": s, "n_neurons": n, "ratio": distance(study, study.decoder.sample(samples, Noisy(n, scale=s), study.seed)) / regular}
                          for s in scales for n in ns if n <= int(study.decoder.stats_.alive.sum())])
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #aaf19b69
+# %% ../../nbs/das2020/10_sensitivity.ipynb #6024bf75
 @torch.no_grad()
 def stretched_scores(study: Study, samples: int, names=("loact", "3clust", "rand"), n: int = 25, factors=(1.0, 1.05, 1.1)) -> pd.DataFrame:
     "Mean in-domain score and distance to the 5th neighbour of samples whose latents are multiplied by a factor."
