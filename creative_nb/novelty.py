@@ -64,7 +64,7 @@ def _first_of_each(rows: torch.Tensor) -> torch.Tensor:
     for s in suspects.split(max(1, 2**22 // rows.shape[1])): distinct[s] = (rows[s] != rows[first[s]]).any(1)
     return index[distinct]
 
-# %% ../nbs/05_novelty.ipynb #fe33f9dd
+# %% ../nbs/05_novelty.ipynb #f4af8879
 class NearestNeighbours:
     "Exact Euclidean nearest neighbours among `reference`, on its device; identical reference points count once."
     elements = 2**25  # of the largest buffer: 128 MiB in float32
@@ -141,8 +141,8 @@ class NearestNeighbours:
     def _refine(self, x, rough, candidates, k):
         "The `k` nearest candidates by direct differences: squared distances, which, and of which rows one can be sure."
         step = max(1, self.elements // (4 * candidates.shape[1] * x.shape[1]))
-        difference = lambda s: x[s, None].double() - self.reference[candidates[s]]
-        exact = torch.cat([difference(s).square_().sum(2) for s in batches(len(x), step)])
+        difference = lambda s: x[s, None] - self.reference[candidates[s]]
+        exact = torch.cat([difference(s).square_().sum(2, dtype=torch.float64) for s in batches(len(x), step)])
         outside = rough.amax(1) - 4 * (rough - exact).abs().amax(1)
         nearest = exact.topk(k, largest=False)
         sure = (outside >= nearest.values[:, -1] * (1 - 1e-5)) | (candidates.shape[1] == len(self))
@@ -205,7 +205,7 @@ class InDomainScore:
         svm.support_, svm.coefficients_, svm.intercept_ = tensors["support"].to(device), tensors["coefficients"].to(device), intercept
         return svm
 
-# %% ../nbs/05_novelty.ipynb #ddf02dc3
+# %% ../nbs/05_novelty.ipynb #48ea2d64
 Gaussian = namedtuple("Gaussian", "mean covariance")  # (F,) and (F, F), float64
 
 @torch.no_grad()
@@ -219,8 +219,8 @@ def fit_gaussian(
     if n <= width:
         warnings.warn(f"{n} samples of {width} features: the covariance is singular, and a Fréchet distance from it is biased", stacklevel=2)
     mean = sum(features[s].double().sum(0) for s in batches(n, 10_000)) / n
-    centred = lambda s: features[s].double() - mean
-    return Gaussian(mean, sum(centred(s).T @ centred(s) for s in batches(n, 10_000)) / (n - 1))
+    centred = (features[s].double() - mean for s in batches(n, 10_000))
+    return Gaussian(mean, sum(c.T @ c for c in centred) / (n - 1))
 
 # %% ../nbs/05_novelty.ipynb #4230223e
 def _root(covariance: torch.Tensor) -> torch.Tensor:

@@ -33,11 +33,11 @@ def plot_activation(stats: NeuronStats, ax):
     ax.set(xlabel="percent activation, %", ylabel="neurons", xlim=(0, 100))
     ax.legend()
 
-# %% ../../nbs/das2020/02_neurons.ipynb #ea13bd14
+# %% ../../nbs/das2020/02_neurons.ipynb #50ccd5da
 def cluster_activation(stats: NeuronStats, class_names: list[str], clusters: int = 10) -> pd.DataFrame:
     "Mean percent activation of the neurons of each cluster in each class: one row a cluster, sorted by the class it fires most for."
     members = neuron_clusters(stats, clusters)
     rows = torch.stack([stats.class_activation[:, members == c].mean(1) for c in range(clusters)]).cpu().numpy()
     sizes = [int((members == c).sum()) for c in range(clusters)]
-    table = pd.DataFrame(rows, index=[f"cluster of {n}" for n in sizes], columns=class_names)
+    table = pd.DataFrame(rows, index=[f"{n} neurons" for n in sizes], columns=class_names)
     return table.iloc[np.argsort(rows.argmax(1), kind="stable")]
