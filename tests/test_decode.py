@@ -1,17 +1,19 @@
 "The creative decoder against slow per-sample versions of the paper's algorithms, its properties, foreign generators and bad input."
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from creative_nb.core import rng, standard_normal
 from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons,
-                                TurnOff, Uniforms)
+                                TurnOff, Uniforms, by_correlation, draw, first, least_related, nearest, random_ranks)
 from creative_nb.models import VAE
 from creative_nb.neurons import class_entropy, hooked, neuron_clusters
 
@@ -48,11 +50,21 @@ def activations(decoder, z, method=None, seed=0):
 
 # ---- oracles: one sample at a time, as the algorithms are printed ----
 
+def oracle_random(candidates, u, k):
+    "Floyd's algorithm for one sample: list of `k` of the candidates, all of them when there are no more."
+    k, taken = min(k, len(candidates)), []
+    for i in range(k):
+        last = len(candidates) - k + i
+        rank = int(u[i] * (last + 1))
+        taken.append(last if rank in taken else rank)
+    return [candidates[rank] for rank in taken]
+
+
 def oracle_low_active(d, u, stats, method, band):
     "Algorithm 1 for one sample: list of neurons turned on."
     candidates = [j for j in band if d[j] <= stats.threshold]
     if not candidates: return []
-    s = max(candidates, key=lambda j: u[band.index(j)])
+    s = candidates[int(u[0] * len(candidates))]
     k = method.n if method.fraction is None else int(method.fraction * len(candidates))
     ranked = sorted(candidates, key=lambda j: (j != s, -stats.correlation[s, j].item()))
     return ranked[:k]
@@ -63,8 +75,8 @@ def oracle_correlation(d, u, stats, method):
     alive = [j for j in range(stats.width) if stats.percent_activation[j] > 0]
     on, off = [j for j in alive if d[j] > stats.threshold], [j for j in alive if d[j] <= stats.threshold]
     gamma = {j: sum(stats.correlation[j, h].item() * d[h].item() for h in on) / max(1, len(on)) for j in off}
-    lowest = sorted(off, key=lambda j: gamma[j])[:max(1, int(method.kappa * len(off)))]
-    s = max(zip(lowest, u), key=lambda pair: pair[1])[0]
+    lowest = sorted(sorted(off, key=lambda j: gamma[j])[:max(1, int(method.kappa * len(off)))])
+    s = lowest[int(u[0] * len(lowest))]
     k = method.n if method.fraction is None else int(method.fraction * len(on))
     turned_on = sorted(off, key=lambda j: (j != s, -stats.correlation[s, j].item()))[:k]
     top = max(alive, key=lambda j: d[j])
@@ -91,14 +103,26 @@ def test_low_active_is_algorithm_1(decoder, method):
     a = stats.percent_activation.double().numpy()
     low, high = np.percentile(a[a > 0], method.percentiles)
     band = [j for j in range(WIDTH) if a[j] > 0 and low <= a[j] <= high]
-    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), len(band))
+    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), 1)
 
 
 @pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3), Correlation(n=4, turn_off=True, kappa=0.3)])
 def test_correlation_is_algorithm_2(decoder, method):
     stats = decoder.stats_
-    draws = max(1, int(method.kappa * int(stats.alive.sum())))
-    check_against(decoder, method, lambda d, u: oracle_correlation(d, u, stats, method), draws)
+    check_against(decoder, method, lambda d, u: oracle_correlation(d, u, stats, method), 1)
+
+
+@pytest.mark.parametrize("method", [RandomOff(n=5), RandomOff(fraction=0.6), TurnOff(n=3), TurnOff(fraction=0.5)], ids=repr)
+def test_random_choices_are_floyds(decoder, method):
+    stats = decoder.stats_
+    alive, off = stats.alive.nonzero().flatten().tolist(), isinstance(method, RandomOff)
+
+    def oracle(d, u):
+        candidates = [j for j in alive if (d[j] <= stats.threshold) == off]
+        taken = oracle_random(candidates, u, method.n if method.fraction is None else int(method.fraction * len(candidates)))
+        return (taken, []) if off else ([], taken)
+
+    check_against(decoder, method, oracle, method.n if method.fraction is None else int(method.fraction * len(alive)))
 
 
 def test_non_specific_uses_its_band(decoder):
@@ -107,7 +131,7 @@ def test_non_specific_uses_its_band(decoder):
     cut = np.percentile(entropy[stats.alive].double().numpy(), 60)
     band = [j for j in range(WIDTH) if stats.alive[j] and stats.class_activation[:, j].max() < 60 and entropy[j] >= cut - 1e-6]
     assert 1 <= len(band) < int(stats.alive.sum())
-    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), len(band))
+    check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), 1)
 
 
 @pytest.mark.parametrize("clusters", [1, 3])
@@ -121,6 +145,75 @@ def test_cluster_takes_the_least_active_clusters(decoder, clusters):
         touched = members[b != a]
         assert len(touched) >= 1 and all(share[c] <= worst_allowed for c in touched.tolist()) and len(set(touched.tolist())) <= clusters
     assert stats.alive[(before != after).any(0)].all()
+
+
+# ---- choosing neurons ----
+
+@st.composite
+def masks(pick):
+    "Candidates (B, M), few or many, how many to take and, or None, a limit for each row."
+    batch, width, generator = pick(st.integers(1, 6)), pick(st.integers(1, 100)), torch.Generator().manual_seed(pick(st.integers(0, 2**31)))
+    candidates = torch.rand(batch, width, generator=generator) < pick(st.sampled_from([0.02, 0.1, 0.5, 0.9, 1]))
+    most = torch.randint(width + 1, (batch,), generator=generator) if pick(st.booleans()) else None
+    return candidates, pick(st.integers(1, width)), most
+
+
+def expected_counts(candidates, n, most): return [min(n, m, n if most is None else most[i].item()) for i, m in enumerate(candidates.sum(1).tolist())]
+
+
+@settings(deadline=None)
+@given(case=masks(), seed=st.integers(0, 2**31))
+def test_draw_takes_distinct_candidates_as_many_as_there_can_be(case, seed):
+    candidates, n, most = case
+    index, chosen = draw(candidates, Uniforms(seed)(len(candidates), n, "cpu"), most)
+    assert index.shape == chosen.shape == (len(candidates), n) and chosen.sum(1).tolist() == expected_counts(candidates, n, most)
+    for row, places, counts in zip(candidates, index, chosen):
+        assert row[places[counts]].all() and len(set(places[counts].tolist())) == counts.sum()
+
+
+@settings(deadline=None)
+@given(case=masks(), seed=st.integers(0, 2**31))
+def test_first_and_nearest_take_the_first_candidates(case, seed):
+    candidates, n, most = case
+    width = candidates.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    correlation, s = torch.rand(width, width, generator=generator), torch.randint(width, (len(candidates),), generator=generator)
+    for order, (index, chosen) in ((None, first(candidates, n, most)), (by_correlation(correlation), nearest(by_correlation(correlation), s, candidates, n, most))):
+        for i, k in enumerate(expected_counts(candidates, n, most)):
+            ranked = range(width) if order is None else sorted(range(width), key=lambda j: (j != s[i], -correlation[s[i], j].item()))
+            assert index[i][chosen[i]].tolist() == [j for j in ranked if candidates[i, j]][:k]
+
+
+def test_nearest_looks_at_all_neurons_when_few_are_candidates():
+    correlation = torch.rand(300, 300, generator=torch.Generator().manual_seed(0))
+    order, s = by_correlation(correlation), torch.tensor([7, 8])
+    candidates = torch.ones(2, 300, dtype=torch.bool)
+    candidates[1, order[8, :298]] = False
+    index, chosen = nearest(order, s, candidates, 2)
+    assert chosen.all() and index[0].tolist() == order[7, :2].tolist() and index[1].tolist() == order[8, 298:].tolist()
+
+
+@pytest.mark.parametrize("count,n", [(5, 1), (5, 2), (6, 3), (7, 6), (4, 4)])
+def test_every_subset_is_equally_likely(count, n):
+    rank, chosen = random_ranks(Uniforms(1)(20_000, n, "cpu"), torch.full((20_000,), count), width=9)
+    subsets = [tuple(sorted(row)) for row in rank.tolist()]
+    times = [subsets.count(subset) for subset in combinations(range(count), n)]
+    assert chosen.all() and sum(times) == 20_000 and (len(times) == 1 or chisquare(times).pvalue > 1e-3)
+
+
+def test_draws_of_fewer_than_asked_are_uniform_too():
+    rank, chosen = random_ranks(Uniforms(2)(20_000, 4, "cpu"), torch.full((20_000,), 5), 5, torch.full((20_000,), 2))
+    subsets = [tuple(sorted(row)) for row in rank[:, :2].tolist()]
+    assert (chosen.sum(1) == 2).all() and chisquare([subsets.count(pair) for pair in combinations(range(5), 2)]).pvalue > 1e-3
+
+
+def test_neurons_that_tie_are_equally_likely(decoder):
+    correlation = decoder.stats_.correlation
+    d = torch.zeros(2, WIDTH)
+    assert least_related(d, d > 0, correlation, 0.1).all()
+    d[1, 3] = 1.0
+    least = least_related(d, d > 0, correlation, 0.1)
+    assert least[0].all() and least[1].sum() == int(0.1 * (WIDTH - 1)) and not least[1, 3]
 
 
 # ---- properties of every method ----
@@ -157,7 +250,8 @@ def test_seed_decides_and_batch_size_does_not_matter(decoder, method, seed, batc
         images, changed = decoder.decode(z, method, seed), decoder.changed_
         assert torch.equal(images, decoder.decode(z, method, seed))
         decoder.batch_size = batch
-        torch.testing.assert_close(decoder.decode(z, method, seed), images)
+        try: torch.testing.assert_close(decoder.decode(z, method, seed), images)
+        finally: decoder.batch_size = 64
     assert torch.equal(decoder.changed_, changed) and images.shape == (n, 1, 8, 8)
 
 

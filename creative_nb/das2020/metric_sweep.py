@@ -29,14 +29,15 @@ def kept_row(study: Study, name: str, n: int, samples: int) -> dict[str, float]:
     path = from_root(study.artifacts) / f"{study.dataset}_sweep_{study.key('core', 'neurons', 'decode', 'novelty')}" / f"{name}_{n}_{digest(method, samples, study.seed)}.json"
     return json.loads(artifact(path, lambda p: write_text(p, json.dumps(measure(study, name, n, samples)))).read_text())
 
-# %% ../../nbs/das2020/03_metric_sweep.ipynb #cf5a9126
+# %% ../../nbs/das2020/03_metric_sweep.ipynb #5bc166aa
 COLUMNS = ["oc_score", "input_1nn", "input_5nn", "input_1ns", "input_5ns", "recon_distance", "latent_1nn", "latent_5nn"]
 
 def sweep(study: Study, n_neurons: Iterable[int], samples: int) -> pd.DataFrame:
     "All rows: dataset, n_neurons, method, then the metrics, their sd, and how many neurons were changed."
     asked = [(0, name) for name in ("2interp", "6interp", "regular", "test")] + [(n, name) for n in n_neurons for name in sorted(METHODS)]
     rows = [{"dataset": study.dataset, "n_neurons": n, "method": name, **kept_row(study, name, n, samples)} for n, name in progress(asked, desc="methods")]
-    return pd.DataFrame(rows).reindex(columns=["dataset", "n_neurons", "method", *rows[0].keys() - {"dataset", "n_neurons", "method"}])
+    first = ["dataset", "n_neurons", "method", *COLUMNS]
+    return pd.DataFrame(rows).reindex(columns=[*first, *(c for c in rows[0] if c not in first)])
 
 # %% ../../nbs/das2020/03_metric_sweep.ipynb #5e936110
 FIGURES = {"oc_score": "Fig. 8: in-domain score", "recon_distance": "Fig. 9: reconstruction distance $D_r$",

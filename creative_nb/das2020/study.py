@@ -43,7 +43,7 @@ def set_style():
     "The look of every figure."
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9, rc={"axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False})
 
-# %% ../../nbs/das2020/00_study.ipynb #290e95aa
+# %% ../../nbs/das2020/00_study.ipynb #6ff35aa1
 PARTS = {"combined": ("mnist", "fmnist")}
 
 @dataclass
@@ -59,10 +59,11 @@ class Study:
     hidden: tuple[int, ...] = (1000, 500, 250)
     latent: int = 0  # 0: 100 for the combined set, else 50, as in the paper
     epochs: int = 200
-    classifier_epochs: int | dict[str, int] = 200  # of each data set's classifier, if a dictionary
+    classifier_epochs: int | dict[str, int] = 200  # by data set, if a dictionary
     early_stop: int = 0  # epochs without improvement; 0 trains all epochs
     vae_file: str = ""  # a checkpoint to use instead of training one
     classifier_file: str = ""  # {dataset} in it stands for the data set that the classifier was trained on
+    classifier_patience: int | dict[str, int] = 20  # stale epochs before a smaller step, half as many before a restart; fewer for a short training
     vae_options: dict = field(default_factory=dict)  # other settings of `VAE`, for experiments on the network itself
     started: float = field(default_factory=time.time)
 
@@ -83,24 +84,29 @@ class Study:
     @cached_property
     def vae_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), hidden=list(self.hidden), latent=self.latent, **self.vae_options)
-        return self._network("vae", VAE, config, self.epochs, self.vae_file)
+        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, Schedule(self.epochs))
 
     @cached_property
     def classifier_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), classes=len(self.data.class_names))
-        epochs = self.classifier_epochs.get(self.dataset) if isinstance(self.classifier_epochs, dict) else self.classifier_epochs
-        if epochs is None and not self.classifier_file: raise ValueError(f"classifier_epochs={self.classifier_epochs}: expected an entry for {self.dataset}")
-        return self._network("classifier", Classifier, config, epochs, self.classifier_file.format(dataset=self.dataset))
+        if self.classifier_file: return from_root(self.classifier_file.format(dataset=self.dataset))
+        epochs, patience = self._own("classifier_epochs"), self._own("classifier_patience")
+        return self._network("classifier", Classifier, config, Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience))
+
+    def _own(self, setting: str) -> int:
+        "A setting's value for this data set."
+        value = getattr(self, setting)
+        if isinstance(value, dict) and self.dataset not in value: raise ValueError(f"{setting}={value}: expected an entry for {self.dataset}")
+        return value[self.dataset] if isinstance(value, dict) else value
 
     @cached_property
     def judges(self) -> dict[str, "Study"]:
         "The studies whose classifiers judge the images, by data set: those of the parts for the combined set (section 8.1), else this one."
         return {part: self if part == self.dataset else replace(self, dataset=part) for part in PARTS.get(self.dataset, (self.dataset,))}
 
-    def _network(self, kind: str, model_class, config: dict, epochs: int, file: str) -> Path:
-        "File of a trained network: the one given, or one trained by these settings."
-        if file: return from_root(file)
-        schedule = Schedule(epochs=epochs, early_stop=self.early_stop or None)
+    def _network(self, kind: str, model_class, config: dict, schedule: Schedule) -> Path:
+        "File of a network trained by these settings."
+        schedule = replace(schedule, early_stop=self.early_stop or None)
         key = digest(config, asdict(schedule), self.seed, self.data.content_hash, code_digest(*(f"creative_nb.{m}" for m in ("core", "data", "models", "training"))))
         path = from_root(self.artifacts) / f"{self.dataset}_{kind}_{key}.safetensors"
         return artifact(path, lambda path: train_to_file(path, model_class, config, self.data, schedule, self.seed))
