@@ -106,6 +106,7 @@ def test_every_seed_is_another_training_of_the_same_kind(study):
     first, second = trainings(dataclasses.replace(study, vae_file=str(study.vae_path)), [0, 1])
     assert first.vae_path == study.vae_path and second.vae_path != first.vae_path and second.vae.config == first.vae.config
     assert not torch.equal(first.vae.decoder.hidden1[0].weight, second.vae.decoder.hidden1[0].weight)
+    assert [(t.epochs, t.patience, t.vae_file) for t in trainings(study, [0, 1], epochs=30)] == [(30, 3, "")] * 2
     for bad in ([], [1, 1]):
         with pytest.raises(ValueError, match="seeds="): trainings(study, bad)
 
@@ -115,7 +116,7 @@ def test_every_seed_is_another_training_of_the_same_kind(study):
 def test_prediction_interval_is_scipys(values, level):
     "For one more draw: Student's t around the mean, its scale widened by the uncertainty of the mean."
     k, mean, sd = len(values), np.mean(values), np.std(values, ddof=1)
-    cell = intervals(pd.DataFrame({"method": "a", "seed": range(k), "x": values}), ["method"], level).iloc[0]
+    cell = intervals(pd.DataFrame({"method": "a", "seed": range(k), "x": values}), ["method"], level=level).iloc[0]
     if sd > 1e-6:
         low, high = scipy.stats.t.interval(level, k - 1, loc=mean, scale=sd * np.sqrt(1 + 1 / k))
         assert [cell.low, cell.high] == pytest.approx([low, high], rel=1e-9, abs=1e-9)
@@ -126,6 +127,13 @@ def test_prediction_interval_covers_as_often_as_it_says():
     table = pd.DataFrame({"method": np.repeat(np.arange(4000), 3), "seed": np.tile(range(3), 4000), "x": draws[:, :3].ravel()})
     inside = beside_intervals(intervals(table, ["method"]), pd.DataFrame({"method": range(4000), "x": draws[:, 3]}), ["method"], half_unit=0).inside
     assert inside.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_around_one_full_training_the_interval_is_wider():
+    trained = pd.DataFrame({"method": "a", "seed": range(3), "x": [1.0, 2.0, 3.0]})
+    cell = intervals(trained, ["method"], pd.DataFrame({"method": ["a"], "x": [7.0]})).iloc[0]
+    half = scipy.stats.t.ppf(0.975, 2) * np.sqrt(2)
+    assert (cell.centre, cell.low, cell.high) == pytest.approx((7, 7 - half, 7 + half))
 
 
 def test_one_training_has_no_interval():

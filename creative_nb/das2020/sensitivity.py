@@ -6,7 +6,7 @@
 __all__ = ['CHOICES', 'AFFINITIES', 'printed_distance', 'printed_network', 'distance', 'active_latents', 'network_row',
            'with_correlation', 'by_layer', 'choice_table', 'noise_growth', 'stretched_scores']
 
-# %% ../../nbs/das2020/10_sensitivity.ipynb #326ad4e9
+# %% ../../nbs/das2020/10_sensitivity.ipynb #d97f4516
 from copy import copy
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from ..core import batches
 from ..decode import Cluster, Correlation, CreativeDecoder, LowActive, Method, NonSpecific, Noisy, TurnOff
 from ..neurons import neuron_stats
 from ..training import evaluate
-from .study import LONG_NAMES, METHODS, PALETTE, Study, sweep_table
+from .study import METHODS, Study, shortened, sweep_table
 
 # %% ../../nbs/das2020/10_sensitivity.ipynb #11a97acb
 def printed_distance(dataset: str) -> dict[str, float]:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHOWN', 'trainings', 'network_table', 'intervals', 'beside_intervals', 'plot_spread', 'inside_table']
 
-# %% ../../nbs/das2020/09_spread.ipynb #5b68cc66
+# %% ../../nbs/das2020/09_spread.ipynb #9bafaae5
 from dataclasses import replace
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -14,12 +14,13 @@ from ..published import published, published_names
 from ..training import evaluate
 from .metric_sweep import COLUMNS, sweep
 from .neurons import layer_stats, neuron_facts
-from .study import LONG_NAMES, METHODS, PALETTE, Study, sweep_table
+from .study import LONG_NAMES, METHODS, PALETTE, Study, shortened, sweep_table
 
-# %% ../../nbs/das2020/09_spread.ipynb #b0618052
-def trainings(study: Study, seeds: list[int]) -> list[Study]:
-    "The same study for each training seed; a checkpoint that was given stands for its own seed only."
+# %% ../../nbs/das2020/09_spread.ipynb #2b1ade96
+def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
+    "The study for each training seed, or for shorter trainings of `epochs`; a checkpoint that was given stands for its own seed only."
     if len(set(seeds)) < len(seeds) or not seeds: raise ValueError(f"seeds={seeds}: expected different numbers, at least one")
+    if epochs: return [shortened(study, epochs, seed=s) for s in seeds]
     return [replace(study, seed=s, vae_file=study.vae_file if s == study.seed else "") for s in seeds]
 
 # %% ../../nbs/das2020/09_spread.ipynb #335a2a31
@@ -31,13 +32,16 @@ def network_table(studies: list[Study]) -> pd.DataFrame:
         rows.append({"dataset": s.dataset, "seed": s.seed, "total": test["loss"], "nll": test["nll"], "kl": test["kl"], **facts})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/das2020/09_spread.ipynb #dee6d263
-def intervals(values: pd.DataFrame, keys: list[str], level: float = 0.95) -> pd.DataFrame:
-    "Mean, sd and prediction interval over the seeds of every value column: one row for each of `keys` and column."
-    long = values.melt([*keys, "seed"], var_name="column").dropna(subset="value")
-    cells = long.groupby([*keys, "column"], sort=False).value.agg(["count", "mean", "std"]).reset_index()
-    half = stats.t.ppf((1 + level) / 2, (cells["count"] - 1).clip(lower=1)) * cells["std"] * np.sqrt(1 + 1 / cells["count"])
-    return cells.assign(low=cells["mean"] - half, high=cells["mean"] + half)
+# %% ../../nbs/das2020/09_spread.ipynb #d8ce3773
+def intervals(values: pd.DataFrame, keys: list[str], full: pd.DataFrame | None = None, level: float = 0.95) -> pd.DataFrame:
+    "Prediction interval for one more training, a row for each of `keys` and column; around the values of one `full` training if given, else the mean."
+    cells = _long(values, [*keys, "seed"]).groupby([*keys, "column"], sort=False).value.agg(["count", "mean", "std"]).reset_index()
+    if full is None: centre, of = cells["mean"], cells["count"]
+    else: centre, of = cells.merge(_long(full, keys), "left", on=[*keys, "column"]).value, 1
+    half = stats.t.ppf((1 + level) / 2, (cells["count"] - 1).clip(lower=1)) * cells["std"] * np.sqrt(1 + 1 / of)
+    return cells.assign(centre=centre, low=centre - half, high=centre + half)
+
+def _long(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame: return table.melt(keys, var_name="column").dropna(subset="value")
 
 def beside_intervals(cells: pd.DataFrame, printed: pd.DataFrame, keys: list[str], half_unit: float = 0.005) -> pd.DataFrame:
     "The cells that are printed, with the printed value and whether it lies inside the interval."
@@ -58,9 +62,9 @@ def plot_spread(sweeps: pd.DataFrame, judged: pd.DataFrame, column: str, n: int,
     ax.set(yticks=range(len(METHODS)), yticklabels=[LONG_NAMES[m] for m in METHODS], title=SHOWN[column])
     ax.invert_yaxis()
 
-# %% ../../nbs/das2020/09_spread.ipynb #661ef702
+# %% ../../nbs/das2020/09_spread.ipynb #eee7e4e0
 def inside_table(judged: pd.DataFrame, by: str = "column") -> pd.DataFrame:
-    "Printed cells, how many of them are inside, and medians of the relative sd and of the deviation of our mean, in percent."
-    relative = judged.assign(sd=100 * judged["std"] / judged["mean"].abs(), deviation=100 * (judged["mean"] / judged.printed - 1).abs())
+    "Printed cells, how many of them are inside, and medians of the relative sd and of the deviation of our value, in percent."
+    relative = judged.assign(sd=100 * judged["std"] / judged["mean"].abs(), deviation=100 * (judged.centre / judged.printed - 1).abs())
     groups = relative.groupby(by, sort=False)
     return pd.DataFrame({"cells": groups.size(), "inside": groups.inside.sum(), "sd, %": groups.sd.median(), "deviation, %": groups.deviation.median()})

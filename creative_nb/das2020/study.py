@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'INTERPOLATIONS', 'LONG_NAMES', 'PALETTE', 'PARTS', 'SWEEP_TABLES', 'method_of', 'set_style', 'Study',
-           'sweep_table', 'beside_printed']
+           'shortened', 'sweep_table', 'beside_printed']
 
 # %% ../../nbs/das2020/00_study.ipynb #0c802246
 import shutil, time, warnings
@@ -43,7 +43,7 @@ def set_style():
     "The look of every figure."
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9, rc={"axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False})
 
-# %% ../../nbs/das2020/00_study.ipynb #6ff35aa1
+# %% ../../nbs/das2020/00_study.ipynb #d052b58f
 PARTS = {"combined": ("mnist", "fmnist")}
 
 @dataclass
@@ -63,7 +63,8 @@ class Study:
     early_stop: int = 0  # epochs without improvement; 0 trains all epochs
     vae_file: str = ""  # a checkpoint to use instead of training one
     classifier_file: str = ""  # {dataset} in it stands for the data set that the classifier was trained on
-    classifier_patience: int | dict[str, int] = 20  # stale epochs before a smaller step, half as many before a restart; fewer for a short training
+    patience: int = 20  # stale epochs before a smaller step, half as many before a restart; fewer for a short training
+    classifier_patience: int | dict[str, int] = 20
     vae_options: dict = field(default_factory=dict)  # other settings of `VAE`, for experiments on the network itself
     started: float = field(default_factory=time.time)
 
@@ -84,14 +85,13 @@ class Study:
     @cached_property
     def vae_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), hidden=list(self.hidden), latent=self.latent, **self.vae_options)
-        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, Schedule(self.epochs))
+        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, self.epochs, self.patience)
 
     @cached_property
     def classifier_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), classes=len(self.data.class_names))
         if self.classifier_file: return from_root(self.classifier_file.format(dataset=self.dataset))
-        epochs, patience = self._own("classifier_epochs"), self._own("classifier_patience")
-        return self._network("classifier", Classifier, config, Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience))
+        return self._network("classifier", Classifier, config, self._own("classifier_epochs"), self._own("classifier_patience"))
 
     def _own(self, setting: str) -> int:
         "A setting's value for this data set."
@@ -104,9 +104,9 @@ class Study:
         "The studies whose classifiers judge the images, by data set: those of the parts for the combined set (section 8.1), else this one."
         return {part: self if part == self.dataset else replace(self, dataset=part) for part in PARTS.get(self.dataset, (self.dataset,))}
 
-    def _network(self, kind: str, model_class, config: dict, schedule: Schedule) -> Path:
+    def _network(self, kind: str, model_class, config: dict, epochs: int, patience: int) -> Path:
         "File of a network trained by these settings."
-        schedule = replace(schedule, early_stop=self.early_stop or None)
+        schedule = Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience, early_stop=self.early_stop or None)
         key = digest(config, asdict(schedule), self.seed, self.data.content_hash, code_digest(*(f"creative_nb.{m}" for m in ("core", "data", "models", "training"))))
         path = from_root(self.artifacts) / f"{self.dataset}_{kind}_{key}.safetensors"
         return artifact(path, lambda path: train_to_file(path, model_class, config, self.data, schedule, self.seed))
@@ -185,6 +185,11 @@ class Study:
 
     def save_figure(self, fig, name: str, **more) -> Path:
         return save_figure(fig, from_root(self.out) / "figures" / "das2020" / self.dataset / f"{name}.png", self.provenance(**more))
+
+# %% ../../nbs/das2020/00_study.ipynb #b4670ede
+def shortened(study: Study, epochs: int, **changes) -> Study:
+    "The study of another network: trained for `epochs`, its patience in proportion, with other `changes` of fields."
+    return replace(study, epochs=epochs, patience=min(20, max(1, epochs // 10)), vae_file="", **changes)
 
 # %% ../../nbs/das2020/00_study.ipynb #43c46ef5
 SWEEP_TABLES = {"mnist": "das2020_table5_mnist_metric_sweep", "fmnist": "das2020_table6_fmnist_metric_sweep",
