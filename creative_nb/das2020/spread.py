@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['SHOWN', 'trainings', 'network_table', 'intervals', 'beside_intervals', 'plot_spread', 'inside_table']
 
-# %% ../../nbs/das2020/09_spread.ipynb #9bafaae5
+# %% ../../nbs/das2020/09_spread.ipynb #ac3b130b
 from dataclasses import replace
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from scipy import stats
 from ..published import published, published_names
-from ..training import evaluate
 from .metric_sweep import COLUMNS, sweep
 from .neurons import layer_stats, neuron_facts
 from .study import LONG_NAMES, METHODS, PALETTE, Study, shortened, sweep_table
+from .vae_losses import loss_table
 
 # %% ../../nbs/das2020/09_spread.ipynb #2b1ade96
 def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
@@ -23,13 +23,13 @@ def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
     if epochs: return [shortened(study, epochs, seed=s) for s in seeds]
     return [replace(study, seed=s, vae_file=study.vae_file if s == study.seed else "") for s in seeds]
 
-# %% ../../nbs/das2020/09_spread.ipynb #335a2a31
+# %% ../../nbs/das2020/09_spread.ipynb #c6a6362d
 def network_table(studies: list[Study]) -> pd.DataFrame:
     "One row a training: seed, test losses, dead and off neurons."
     rows = []
     for s in studies:
-        test, facts = evaluate(s.vae, s.data.test), neuron_facts(layer_stats(s), s.dataset).set_index("fact").value
-        rows.append({"dataset": s.dataset, "seed": s.seed, "total": test["loss"], "nll": test["nll"], "kl": test["kl"], **facts})
+        losses, facts = loss_table(s).iloc[0], neuron_facts(layer_stats(s), s.dataset).set_index("fact").value
+        rows.append({"dataset": s.dataset, "seed": s.seed, **losses[["total", "nll", "kl"]], **facts})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/das2020/09_spread.ipynb #d8ce3773
