@@ -12,7 +12,7 @@ from ..models import load_model, save_model
 from ..training import evaluate
 from .study import Study, beside_printed
 
-# %% ../../nbs/das2020/01_vae_losses.ipynb #49615049
+# %% ../../nbs/das2020/01_vae_losses.ipynb #82c12aa0
 def history(model) -> pd.DataFrame:
     "Losses by epoch of a network made by `train_to_file`."
     return pd.DataFrame(model.about["history"]).set_index("epoch")
@@ -23,7 +23,7 @@ def plot_history(model, metric: str, ax, ylabel: str):
     h[[metric, f"valid_{metric}"]].plot(ax=ax, lw=1.2)
     ax.plot(best, h[f"valid_{metric}"][best], "o", mfc="none", color="k")
     ax.legend(["training, with dropout", "validation", f"kept: epoch {best}"])
-    low, high = h[f"valid_{metric}"].min(), h[metric].iloc[min(2, len(h) - 1)]
+    low, high = h[[metric, f"valid_{metric}"]].to_numpy().min(), h[metric].iloc[min(2, len(h) - 1)]
     ax.set(xlabel="epoch", ylabel=ylabel, ylim=(low - 0.1 * (high - low), high + 0.1 * (high - low)))
 
 # %% ../../nbs/das2020/01_vae_losses.ipynb #9f7bf4f1
