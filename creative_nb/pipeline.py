@@ -7,8 +7,8 @@ __all__ = ['AFTER', 'ONCE', 'GIVEN', 'CHECKPOINTS', 'PUBLISHED', 'source', 'note
            'known_parameters', 'check_parameters', 'scales', 'load_config', 'parameters', 'execute', 'modules',
            'code_hash', 'inputs', 'check_datasets', 'plan', 'written', 'run', 'summary', 'publish', 'readme', 'main']
 
-# %% ../nbs/10_pipeline.ipynb #1fba0a0b
-import argparse, ast, hashlib, json, logging, os, re, shutil, subprocess, sys, tempfile, time
+# %% ../nbs/10_pipeline.ipynb #fd30e2a2
+import argparse, ast, base64, hashlib, json, logging, os, re, shutil, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock, Timeout
 from .core import bare_code, from_root, repo_root, write_text
 from .data import DATASETS
-from .runs import RECORD
+from .runs import RECORD, small_png
 
 # %% ../nbs/10_pipeline.ipynb #f1f44e97
 AFTER = {
@@ -347,7 +347,7 @@ def _unfinished(scale: str, datasets: list[str]) -> list[str]:
     problems += [f"missing: {_from_root(f)}, written by {t}" for t in targets if from_root(t).is_file() for f in written(t) if not f.is_file()]
     return problems or [f"out of date: {target}" for target in _outdated(scale, datasets)]
 
-# %% ../nbs/10_pipeline.ipynb #1e160725
+# %% ../nbs/10_pipeline.ipynb #0e9a8a66
 def _copy_outputs(executed: str | Path, notebook: str | Path):
     "Put the outputs of an executed notebook into its source. ValueError if the cells differ."
     import nbformat
@@ -356,12 +356,17 @@ def _copy_outputs(executed: str | Path, notebook: str | Path):
     cells = [c for c in nb.cells if c.cell_type == "code"]
     if [c.source for c in ran] != [c.source for c in cells]: raise ValueError(f"{Path(notebook).stem} has changed since it was executed")
     for cell, done in zip(cells, ran, strict=True):
-        cell.outputs = [o for o in done.outputs if o.get("name") != "stderr"]
+        cell.outputs = [_with_small_pictures(o) for o in done.outputs if o.get("name") != "stderr"]
         cell.execution_count = None
         for o in cell.outputs:
             if "execution_count" in o: o.execution_count = None
     write_text(notebook, nbformat.writes(nb) + "\n")
     if shutil.which("nbdev_clean", path=Path(sys.executable).parent): _nbdev_clean(notebook)
+
+def _with_small_pictures(output):
+    picture = output.get("data", {}).get("image/png")
+    if picture: output.data["image/png"] = base64.b64encode(small_png(base64.b64decode(picture))).decode()
+    return output
 
 def _nbdev_clean(notebook: str | Path):
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(notebook)], cwd=repo_root(), check=True)
