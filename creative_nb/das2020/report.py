@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['measured', 'about', 'gather', 'losses_table', 'plot_ratios', 'save_all', 'plot_figure', 'short_summary']
 
-# %% ../../nbs/das2020/99_report.ipynb #96cee5c1
+# %% ../../nbs/das2020/99_report.ipynb #b4cd6b74
 import json
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
 from ..core import from_root, write_text
 from ..published import compare, published, published_names, rank_correlation, side_by_side, summary
 from ..runs import read_table, save_figure, save_table
