@@ -111,7 +111,7 @@ def _spearman(a: pd.Series, b: pd.Series) -> float:
     "Spearman's rank correlation, NaN where one side has no order."
     return a.rank().corr(b.rank()) if min(a.nunique(), b.nunique()) > 1 else math.nan
 
-# %% ../nbs/08_published.ipynb #ce472c79
+# %% ../nbs/08_published.ipynb #54d1232b
 DARKEST = 50  # percent
 
 def _shade(deviation: float) -> str:
@@ -121,34 +121,35 @@ def _shade(deviation: float) -> str:
     r, g, b = (round(255 + share * (c - 255)) for c in (8, 64, 129))
     return f"background-color: #{r:02x}{g:02x}{b:02x}; color: {'white' if share > 0.5 else 'black'}"
 
-def _legend() -> str:
+def _legend(name: str) -> str:
     swatches = "".join(f'<span style="{_shade(d)}; padding: 0 .5em">{d} %{" and more" if d == DARKEST else ""}</span> ' for d in (0, 10, 25, DARKEST))
-    return f"Measured beside printed. Deviation |measured - printed| / |printed|: {swatches}"
+    return f"{name.capitalize()} beside printed. Deviation |{name} - printed| / |printed|: {swatches}"
 
 def _decimals(values: pd.Series) -> int:
     "Fewest decimals that show every one of `values`, at most 6."
     return next((d for d in range(6) if np.allclose(values, values.round(d), rtol=0, atol=1e-9)), 6)
 
-# %% ../nbs/08_published.ipynb #a4d7f855
+# %% ../nbs/08_published.ipynb #8f3af1b5
 def side_by_side(
     measured: pd.DataFrame,
     printed: pd.DataFrame,
     keys: list[str] | None = None,
     *,
     ratio: bool = False,  # a third column, measured / printed
+    name: str = "measured",  # heading of the measured columns
 ) -> Styler:
     "Printed rows with their measured values in adjacent columns, shaded by deviation; a printed cell that was not measured shows a dash."
-    keys, kinds = key_columns(printed) if keys is None else list(keys), ["printed", "measured"] + ["ratio"] * ratio
-    cells = compare(measured, printed, keys)
+    keys, kinds = key_columns(printed) if keys is None else list(keys), ["printed", name] + ["ratio"] * ratio
+    cells = compare(measured, printed, keys).rename(columns={"measured": name})
     columns, rows = cells.column.unique(), pd.MultiIndex.from_frame(cells[keys].drop_duplicates())
     wide = {kind: cells.set_index([*keys, "column"])[kind].unstack().reindex(index=rows, columns=columns) for kind in [*kinds, "deviation"]}
     table = pd.DataFrame({(c, kind): wide[kind][c] for c in columns for kind in kinds})
     css = pd.DataFrame("", table.index, table.columns)
-    for c in columns: css[c, "measured"] = wide["deviation"][c].map(_shade)
+    for c in columns: css[c, name] = wide["deviation"][c].map(_shade)
     digits = {c: _decimals(wide["printed"][c].dropna()) for c in columns}
-    places = {(c, kind): 2 if kind == "ratio" else max(digits[c], 2) if kind == "measured" and digits[c] else digits[c] for c, kind in table}
+    places = {(c, kind): 2 if kind == "ratio" else max(digits[c], 2) if kind == name and digits[c] else digits[c] for c, kind in table}
     formats = {label: f"{{:.{d}f}}" for label, d in places.items()}
-    return Styler(table, uuid=digest(table.to_csv())).apply(lambda _: css, axis=None).format(formats, na_rep="–").set_caption(_legend())
+    return Styler(table, uuid=digest(table.to_csv())).apply(lambda _: css, axis=None).format(formats, na_rep="–").set_caption(_legend(name))
 
 # %% ../nbs/08_published.ipynb #ddd9dbb8
 CHECKS: dict[str, Callable] = {}
