@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper test lab publish readme install
+.PHONY: help paper annotate test lab publish readme install
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make paper                              all experiments on the embedded digits set (scale quick), with a summary at the end'
 	@echo 'make paper SCALE=paper DATASETS=mnist   the same at the settings of the paper; the same command resumes a stopped run'
+	@echo 'make annotate DATASET=digits            the human study in a browser, on the images of a run; SCALE as above'
 	@echo 'make test                               everything CI runs'
 	@echo 'make lab                                JupyterLab on the notebooks'
 	@echo 'make publish DATASETS=mnist             copy a finished run of scale paper into data/, figures/ and nbs/'
@@ -22,6 +23,17 @@ help:
 
 paper: $(INSTALLED)
 	@$(PIPELINE) run $(SCALE) --datasets "$(DATASETS)"
+
+# A study is a folder of its own, so that no later run changes the images under the labels.
+DATASET ?= digits
+STUDY := runs/$(SCALE)/annotations/$(DATASET)
+POOL := runs/$(SCALE)/pools/$(DATASET).safetensors
+MANIFEST := runs/$(SCALE)/tables/das2020_$(DATASET)_annotation_pool
+annotate: $(INSTALLED)
+	@[ -d $(STUDY) ] || [ -f $(POOL) ] || $(PIPELINE) run $(SCALE) --datasets "$(DATASET)" --until annotation_pool
+	@[ -d $(STUDY) ] || { rm -rf $(STUDY).new && mkdir -p $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
+	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
+	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite
 
 publish: SCALE = paper
 publish: $(INSTALLED)

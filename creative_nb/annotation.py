@@ -41,12 +41,19 @@ def _labels(study: str) -> tuple[str, ...]:
     if study not in STUDIES: raise ValueError(f"study={study!r}: expected one of {', '.join(STUDIES)}")
     return STUDIES[study]
 
-# %% ../nbs/06_annotation.ipynb #9cba8758
+# %% ../nbs/06_annotation.ipynb #47075379
+def _check_items(items: tuple[str, ...], n: int):
+    if n == 0 or len(items) != n: raise ValueError(f"items: expected one name for each of the images, at least one; got {len(items)} for {n} images")
+    if bad := [i for i in items if not isinstance(i, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}", i)]:
+        raise ValueError(f"items: {bad[0]!r}: expected 1 to 60 letters, digits, '_', '.' or '-', the first a letter or digit")
+    if len(set(items)) < n: raise ValueError(f"items: expected different names, got {n - len(set(items))} twice")
+
+# %% ../nbs/06_annotation.ipynb #ffc11178
 @dataclass(frozen=True, eq=False)
 class Pool:
     "What annotators see: images under blinded names. ValueError if its parts do not fit together."
     images: torch.Tensor  # (N, C, H, W) uint8, C is 1 or 3
-    items: tuple[str, ...]  # N names: letters, digits, `_`, `-`, `.`
+    items: tuple[str, ...]  # N names, safe in file names and addresses: letters, digits, `_`, `-`, `.`
     primer: torch.Tensor  # (M, C, H, W) uint8: training images to look at first; M may be 0
     name: str  # of the data set
     study: str = "main"
@@ -83,24 +90,21 @@ class Pool:
 
     def __repr__(self): return f"Pool({self.name}, {self.study} study: {len(self.items)} images {tuple(self.images.shape[1:])}, primer of {len(self.primer)})"
 
-def _check_items(items: tuple[str, ...], n: int):
-    if n == 0 or len(items) != n: raise ValueError(f"items: expected one name for each of the images, at least one; got {len(items)} for {n} images")
-    if bad := [i for i in items if not isinstance(i, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", i)]:
-        raise ValueError(f"items: {bad[0]!r}: expected 1 to 60 letters, digits, '_', '.' or '-'")
-    if len(set(items)) < n: raise ValueError(f"items: expected different names, got {n - len(set(items))} twice")
-
-# %% ../nbs/06_annotation.ipynb #a0785d82
+# %% ../nbs/06_annotation.ipynb #ac90586d
 def _to_bytes(name: str, x: torch.Tensor) -> torch.Tensor:
     "(N, C, H, W) in [0, 1] as uint8 on the CPU; ValueError if a value is outside."
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or not ((x >= 0) & (x <= 1)).all():
-        raise ValueError(f"{name}: expected a floating tensor of values in [0, 1]" + (f", got {x.dtype}" if isinstance(x, torch.Tensor) else ""))
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        raise ValueError(f"{name}: expected a floating tensor, got {x.dtype if isinstance(x, torch.Tensor) else type(x).__name__}")
+    if not ((x >= 0) & (x <= 1)).all(): raise ValueError(f"{name}: expected values in [0, 1], got {x.min():.3g} to {x.max():.3g}")
     return (x.detach().cpu() * 255).round().to(torch.uint8)
 
+# %% ../nbs/06_annotation.ipynb #3713d3fb
 def _item_names(n: int, seed: int, name: str) -> tuple[str, ...]:
     letters = "bcdfghjkmnpqrstvwxyz"
     numbers = rng(seed, "items", name).choice(len(letters) ** 8, n, replace=False)
     return tuple("".join(letters[d] for d in row) for row in numbers[:, None] // len(letters) ** np.arange(8) % len(letters))
 
+# %% ../nbs/06_annotation.ipynb #f4b781c4
 def blind(
     images: torch.Tensor,  # (N, C, H, W), floats in [0, 1]
     manifest: pd.DataFrame,  # a row an image: how it was made
@@ -316,7 +320,7 @@ class Store:
         frame = pd.DataFrame(rows, columns=list(names)).astype(names)
         return frame[["seq", "annotator", "item", "repeat", "before", "after", "kind", "seconds", "time", "undoes"]]
 
-# %% ../nbs/06_annotation.ipynb #cedb8d61
+# %% ../nbs/06_annotation.ipynb #8c95fea6
 def _complete(labels: pd.DataFrame) -> pd.DataFrame:
     "The columns of a table of labels, in order; what is not known is filled in. ValueError if a needed one is missing, or there are no rows."
     if not isinstance(labels, pd.DataFrame): raise ValueError(f"labels of type {type(labels).__name__}: expected a pandas DataFrame")
@@ -328,8 +332,9 @@ def _complete(labels: pd.DataFrame) -> pd.DataFrame:
 
 def _refuse(labels: pd.DataFrame, bad: pd.Series, column: str, expected: str):
     "Raise ValueError for the first of the `bad` rows."
-    if bad.any(): raise ValueError(f"{column}={labels[column][bad.idxmax()]!r} in row {bad.idxmax()} of {len(labels)}: expected {expected}")
+    if bad.any(): raise ValueError(f"{column}={labels[column].tolist()[bad.idxmax()]!r} in row {bad.idxmax()} of {len(labels)}: expected {expected}")
 
+# %% ../nbs/06_annotation.ipynb #0c0e1b5f
 def check_labels(
     labels: pd.DataFrame,  # at least the columns annotator, item, label
     study: str = "main",
@@ -373,7 +378,7 @@ def label_studio_tasks(pool: Pool) -> list[dict]:
     uri = lambda image: "data:image/png;base64," + base64.b64encode(png(image, enlarge)).decode()
     return [{"data": {"image": uri(image), "item": item}} for image, item in zip(pool.images, pool.items)]
 
-# %% ../nbs/06_annotation.ipynb #b7ba17c2
+# %% ../nbs/06_annotation.ipynb #6baa7bad
 def _annotations(task: dict):
     "(data, annotation, choices) of a task of a JSON export, or of a row of JSON-MIN."
     if "annotations" not in task:
@@ -392,6 +397,7 @@ def _utc(time: str | None) -> str:
     moment = datetime.fromisoformat(time)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
 
+# %% ../nbs/06_annotation.ipynb #b9c3c91e
 def _from_label_studio(tasks: list[dict], study: str) -> pd.DataFrame:
     "Labels of a JSON or JSON-MIN export. ValueError if it is something else."
     meant, rows = {name: k for k in _labels(study) for name in (k, OPTIONS[k])}, []
@@ -425,11 +431,12 @@ def read_labels(
     try: return check_labels(readers[path.suffix](), study, None if pool is None else pool.items)
     except ValueError as e: raise ValueError(f"{path}: {e}") from e
 
-# %% ../nbs/06_annotation.ipynb #99af0eea
+# %% ../nbs/06_annotation.ipynb #e595c3e0
 def _votes(labels: pd.DataFrame, study: str) -> pd.DataFrame:
     "(items, labels): how many annotators gave each label at the first showing."
     votes = labels[labels["repeat"] == 0].groupby(["item", "label"]).size().unstack(fill_value=0)
-    return votes.reindex(index=pd.Index(sorted(labels["item"].unique()), name="item"), columns=list(_labels(study)), fill_value=0).astype(int)
+    items = pd.Index(sorted(labels["item"].unique()), name="item")
+    return votes.reindex(index=items, columns=list(_labels(study)), fill_value=0).astype(int).rename_axis(columns=None)
 
 def consensus(
     labels: pd.DataFrame,
@@ -460,19 +467,21 @@ def _agreement(terms: np.ndarray) -> np.ndarray:
     disagree, by_chance = 1 - total[..., 1] / n, 1 - (answers * (answers - 1)).sum(-1) / (n * (n - 1))
     with np.errstate(invalid="ignore", divide="ignore"): return np.stack([(agree - chance) / (1 - chance), 1 - disagree / by_chance, agree])
 
-# %% ../nbs/06_annotation.ipynb #55637287
+# %% ../nbs/06_annotation.ipynb #9af5ce8b
 def _intervals(terms: np.ndarray, confidence: float, resamples: int, seed: int) -> np.ndarray:
     "(2, 3): bootstrap percentiles of the statistics `AGREEMENT` over images; NaN for a single image."
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap, DegenerateDataWarning
     if len(terms) < 2: return np.full((2, 3), np.nan)
-    statistic = lambda index, axis: _agreement(terms[index])
-    drawn = bootstrap((np.arange(len(terms)),), statistic, n_resamples=resamples, batch=max(1, 2**20 // terms.size), vectorized=True,
-                      method="percentile", rng=rng(seed, "agreement")).bootstrap_distribution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # all images alike: the interval has no width, which is right
+        drawn = bootstrap((np.arange(len(terms)),), lambda index, axis: _agreement(terms[index]), n_resamples=resamples, vectorized=True,
+                          batch=max(1, 2**20 // terms.size), method="percentile", rng=rng(seed, "agreement")).bootstrap_distribution
     defined = ~np.isnan(drawn).all(1)
     low_high = np.full((2, 3), np.nan)
     low_high[:, defined] = np.nanquantile(drawn[defined], [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
     return low_high
 
+# %% ../nbs/06_annotation.ipynb #c792756d
 def agreement(
     labels: pd.DataFrame,
     study: str = "main",

@@ -6,12 +6,12 @@
 __all__ = ['ESM', 'CSS', 'POOL', 'STORE', 'time_left', 'Session', 'Annotator', 'page', 'write_page', 'check_files', 'free_port',
            'serve', 'main']
 
-# %% ../nbs/06_annotation_tool.ipynb #cc61cba9
-import argparse, base64, importlib.util, math, os, secrets, socket, sqlite3, statistics, sys, tempfile, webbrowser
+# %% ../nbs/06_annotation_tool.ipynb #3a374838
+import argparse, base64, importlib.util, json, math, os, secrets, socket, sqlite3, statistics, sys, tempfile, webbrowser
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
-import anywidget, nbformat, torch, traitlets
+import anywidget, torch, traitlets
 from .annotation import MEANINGS, OPTIONS, Pool, Store, clean_name, png
 from .core import write_text
 
@@ -32,7 +32,7 @@ def time_left(
     known = [s for s in seconds if math.isfinite(s)][-20:]
     return statistics.median(known) * remaining if len(known) >= 5 else None
 
-# %% ../nbs/06_annotation_tool.ipynb #ac2a1b2e
+# %% ../nbs/06_annotation_tool.ipynb #1c49caf5
 def _first_open(order: list, answers: dict) -> int:
     "Position of the first image without an answer; the number of images if there is none."
     return next((at for at, showing in enumerate(order) if showing not in answers), len(order))
@@ -45,7 +45,7 @@ def _start(session, message):
     times = session.store.read().query("annotator == @who").sort_values("time")
     session.name, session.order, session.seconds = " ".join(name.split()), session.store.order(who), times.seconds.tolist()
     session.at = _first_open(session.order, session.answers())
-    return {"said": f"{len(times)} answered already." if len(times) else ""}
+    return {"said": "Welcome back." if 0 < session.at < len(session.order) else ""}
 
 # %% ../nbs/06_annotation_tool.ipynb #b1e036c4
 def _answer(session, message):
@@ -73,7 +73,7 @@ def _undo(session, message):
     session.at = session.order.index(undone)
     return {"said": "Undone."}
 
-# %% ../nbs/06_annotation_tool.ipynb #f09dc972
+# %% ../nbs/06_annotation_tool.ipynb #a1e2c773
 class Session:
     "One annotator at work, without a screen: what is shown, and what a message of the browser does. ValueError if the store is not of the pool."
     acts = {"start": _start, "answer": _answer, "go": _go, "undo": _undo}
@@ -98,7 +98,8 @@ class Session:
 
     def receive(self, message: dict) -> dict:
         "Act on `{do: start | answer | go | undo, at: position, reply: number, ...}`; the view that results."
-        act, reply = self.acts.get(message.get("do")), message.get("reply")
+        if not isinstance(message, dict): message = {}
+        act, reply = self.acts.get(str(message.get("do"))), message.get("reply")
         fits = act and message.get("at") == self.at and (act is _start) == (not self.order)
         try: return self.view(**((act(self, message) if fits else None) or {}), reply=reply)
         except sqlite3.Error as e: return self._last | {"error": f"Not saved: {e}. Please try again.", "said": "", "reply": reply}
@@ -122,7 +123,7 @@ const inWords = (seconds) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #5c4a583b
+# %% ../nbs/06_annotation_tool.ipynb #c8d075cb
 _TALK = r"""
 const PATIENCE = 5000;
 const talk = (model, changed) => {
@@ -141,7 +142,7 @@ const talk = (model, changed) => {
     self.pending = { do: act, at: model.get("view").at, reply: `${name}-${++count}`, ...more };
     timer = setTimeout(() => { self.lost = true; changed(); }, PATIENCE);
     changed();
-    model.send(self.pending);
+    try { model.send(self.pending); } catch (error) { console.warn(error); self.lost = true; changed(); }
   };
   self.stop = () => { clearTimeout(timer); model.off("change:view", receipt); };
   model.on("change:view", receipt);
@@ -149,23 +150,22 @@ const talk = (model, changed) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #ccad6ad2
+# %% ../nbs/06_annotation_tool.ipynb #8e5a1e5b
 _INSTRUCTIONS = r"""
 const meanings = (intro) => make("dl", { class: "meanings" }, ...intro.options.map((option, i) =>
-  make("div", {}, make("dt", {}, key(String(i + 1)), " ", option.text), make("dd", {}, option.meaning))));
+  make("div", {}, make("dt", {}, key(String(i + 1)), option.text), make("dd", {}, option.meaning))));
 const primer = (intro) => intro.primer.length === 0 ? "" : make("section", { class: "primer" },
-  make("h2", {}, "What the computer learned from"),
-  make("p", {}, "It was shown pictures like these. Look at them first: novel means different from these."),
-  make("div", { role: "img", "aria-label": `${intro.primer.length} examples` }, ...intro.primer.map((src) => make("img", { src, alt: "" }))));
-const shortcuts = (intro) => make("p", { class: "shortcuts" },
-  key(`1`), "\u2009–\u2009", key(String(intro.options.length)), " answer   ", key("←"), " back   ", key("→"), " forward   ",
-  key("U"), " undo   ", key("?"), " instructions");
+  make("h2", {}, "Training images"),
+  make("p", {}, "The computer learned from images like these. Look at them first: novel means different from these."),
+  make("div", { role: "img", "aria-label": `${intro.primer.length} training images` }, ...intro.primer.map((src) => make("img", { src, alt: "" }))));
+const shortcuts = (intro) => make("p", { class: "shortcuts" }, ...[["1", "to"], [String(intro.options.length), "answer"], ["←", "back"], ["→", "forward"],
+  ["U", "undo"], ["?", "instructions"]].map(([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)));
 const lead = (intro) => make("p", { class: "lead" },
-  `You will see ${intro.total} pictures made by a computer, one at a time. Choose for each the answer that fits best. `,
+  `You will see ${intro.total} images made by a computer, one at a time. Choose for each the answer that fits best. `,
   "There is no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.");
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #3ffdc799
+# %% ../nbs/06_annotation_tool.ipynb #b8ea3590
 _START = r"""
 const startScreen = (intro, { send }) => {
   const input = make("input", { type: "text", id: `annotator-${Math.random()}`, maxlength: 60, required: true, autocomplete: "off",
@@ -174,18 +174,18 @@ const startScreen = (intro, { send }) => {
   const form = make("form", { onsubmit: (e) => { e.preventDefault(); send("start", { name: input.value }); } },
     make("label", { for: input.id }, "Your name or code"), make("div", { class: "row" }, input, start),
     make("p", { class: "hint" }, "With the same name you can go on later where you stopped."));
-  const text = make("div", { class: "text" }, make("h1", {}, "How creative are these pictures?"), lead(intro), meanings(intro), form);
-  const element = make("section", { class: "start" }, text, primer(intro));
+  const text = make("div", { class: "text" }, make("h1", {}, "How creative are these images?"), lead(intro), meanings(intro));
+  const element = make("section", { class: "start" }, text, primer(intro), form);
   const show = (view) => { if (!input.value) input.value = view.name; };
-  return { element, show, keys: {}, focus: () => input.focus({ preventScroll: true }) };
+  return { element, show, keys: {}, focus: () => { if (matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); } };
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #310a3544
+# %% ../nbs/06_annotation_tool.ipynb #3a26aafa
 _PICTURE = r"""
 const TOO_FAST = 250;
 const picture = () => {
-  const img = make("img", {}), element = make("div", { class: "stage" }, img);
+  const img = make("img", {}), element = make("div", { class: "stage", tabindex: -1 }, img);
   let shown = null, at = null;
   const fit = () => {
     const { naturalWidth: w, naturalHeight: h } = img, ratio = window.devicePixelRatio || 1;
@@ -234,7 +234,7 @@ const imageScreen = (intro, { send, help }) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #4de67d45
+# %% ../nbs/06_annotation_tool.ipynb #b13e7f61
 _DONE = r"""
 const doneScreen = (intro, { send }) => {
   const heading = make("h1", { tabindex: -1 }, "Thank you"), back = make("button", { type: "button", onclick: () => send("go", { by: -1 }) }, key("←"), " Go back");
@@ -242,7 +242,7 @@ const doneScreen = (intro, { send }) => {
   const next = new URL(location.href);
   next.searchParams.delete("annotator");
   if (intro.page) back.after(make("a", { href: next.href }, "Next annotator"));
-  const show = (view) => { text.textContent = `All ${intro.total} pictures have your answer, and all answers are saved. You can close this page.`; };
+  const show = (view) => { text.textContent = `All ${intro.total} images have your answer, and every answer is saved. You can close this page.`; };
   const keys = { ArrowLeft: () => back.click(), Backspace: () => back.click(), u: () => send("undo") };
   return { element, show, keys, focus: () => heading.focus({ preventScroll: true }) };
 };
@@ -266,7 +266,7 @@ const listen = (root, page, keysNow) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #0a475793
+# %% ../nbs/06_annotation_tool.ipynb #c9d14188
 _RENDER = r"""
 const LOST = "Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.";
 const remember = (name) => {
@@ -276,7 +276,7 @@ const remember = (name) => {
   history.replaceState(history.state, "", here);
 };
 const helpBox = (intro) => make("dialog", { "aria-label": "Instructions" },
-  make("form", { method: "dialog" }, make("button", { class: "primary" }, "Close")), lead(intro), meanings(intro), shortcuts(intro), primer(intro));
+  make("form", { method: "dialog" }, make("h2", {}, "Instructions"), make("button", { class: "primary" }, "Close")), lead(intro), meanings(intro), shortcuts(intro), primer(intro));
 const render = ({ model, el }) => {
   const intro = model.get("intro"), help = helpBox(intro), said = make("p", { class: "said", role: "status" });
   const wrong = make("div", { class: "wrong", role: "alert", hidden: true }), body = make("main", {});
@@ -304,14 +304,16 @@ const render = ({ model, el }) => {
     if (view.screen !== screen) enter(view.screen);
     screens[screen].show(view);
     root.classList.toggle("saving", saving);
-    said.textContent = saving ? "Saving …" : view.said;
+    said.textContent = talking.lost ? "" : saving ? "Saving …" : view.said;
     complain(talking.lost ? LOST : view.error);
     if (intro.page && view.screen !== "start") remember(view.name);
   };
   const silent = listen(root, intro.page, () => (help.open ? {} : screens[screen].keys));
+  const appeared = new ResizeObserver(() => { if (root.clientHeight && intro.page) { appeared.disconnect(); screens[screen].focus(); } });
+  appeared.observe(root);
   el.replaceChildren(root);
   draw();
-  return () => { silent(); talking.stop(); screens.image.stop(); };
+  return () => { silent(); appeared.disconnect(); talking.stop(); screens.image.stop(); };
 };
 export default { render };
 """
@@ -347,7 +349,7 @@ _BASE = """
 .creative-annotator .row { display: flex; gap: 12px; align-items: center; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #ec56b329
+# %% ../nbs/06_annotation_tool.ipynb #1dd2fbd6
 _CONTROLS = """
 .creative-annotator :is(button, input) { font: inherit; color: inherit; min-height: 44px; border: 1px solid var(--line); border-radius: 8px; background: var(--card); padding: 8px 14px; margin: 0; }
 .creative-annotator button { cursor: pointer; touch-action: manipulation; }
@@ -356,22 +358,26 @@ _CONTROLS = """
 .creative-annotator :is(button, input, a):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 .creative-annotator button:hover:not([aria-disabled="true"]) { border-color: var(--accent); }
 .creative-annotator a { color: var(--accent); padding: 10px; }
-.creative-annotator kbd { font: 600 13px/1 system-ui, sans-serif; display: inline-block; min-width: 22px; padding: 4px 6px; text-align: center;
+.creative-annotator kbd { font: 600 13px/1 system-ui, sans-serif; display: inline-block; min-width: 26px; padding: 4px 6px; text-align: center;
   color: var(--quiet); background: transparent; border: 1px solid var(--line); border-radius: 5px; box-shadow: none; }
 .creative-annotator .said { position: absolute; left: 0; right: 0; bottom: 0; text-align: center; font-size: 14px; line-height: 24px; min-height: 24px; color: var(--quiet); pointer-events: none; }
 .creative-annotator.saving .said { animation: creative-annotator-late 0.2s step-end; }
 @keyframes creative-annotator-late { from { opacity: 0; } }
 .creative-annotator .wrong:not([hidden]) { position: absolute; left: 50%; top: 16px; transform: translateX(-50%); width: min(620px, calc(100% - 32px)); display: flex; gap: 16px;
   align-items: center; justify-content: space-between; padding: 14px 18px; border-radius: 10px; background: var(--alarm); color: var(--on-alarm); box-shadow: 0 6px 24px #0005; }
+.creative-annotator .wrong button { background: transparent; border-color: currentColor; }
+.creative-annotator .wrong button:focus-visible { outline-color: currentColor; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #711a1cc0
+# %% ../nbs/06_annotation_tool.ipynb #af2c3afe
 _SCREENS = """
-.creative-annotator .start { width: min(1080px, 100%); margin: auto; padding: 32px; display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: 48px; align-items: start; }
+.creative-annotator .start { width: min(1080px, 100%); margin: auto; padding: 32px; display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: 28px 48px; align-items: start; }
+.creative-annotator .start .primer { grid-area: 1 / 2 / span 2; }
+.creative-annotator .start form { grid-column: 1; }
 .creative-annotator .text { display: grid; gap: 20px; }
 .creative-annotator .meanings { display: grid; gap: 12px; }
-.creative-annotator dt { font-weight: 600; }
-.creative-annotator dd { color: var(--quiet); padding-left: 32px; }
+.creative-annotator dt { font-weight: 600; display: flex; align-items: center; gap: 10px; }
+.creative-annotator dd { color: var(--quiet); padding-left: 36px; }
 .creative-annotator form { display: grid; gap: 6px; }
 .creative-annotator label { font-weight: 600; }
 .creative-annotator .primer { display: grid; gap: 8px; }
@@ -382,17 +388,18 @@ _SCREENS = """
 .creative-annotator dialog { width: min(640px, calc(100% - 32px)); max-height: calc(100% - 32px); border: 0; border-radius: 14px; padding: 24px; background: var(--paper); color: var(--ink); }
 .creative-annotator dialog[open] { display: grid; gap: 18px; }
 .creative-annotator dialog::backdrop { background: #0009; }
-.creative-annotator dialog form { justify-items: end; position: sticky; top: 0; }
+.creative-annotator dialog form { display: flex; justify-content: space-between; align-items: center; position: sticky; top: -24px; background: var(--paper); padding: 8px 0; margin: -8px 0; }
+.creative-annotator .shortcuts { display: flex; flex-wrap: wrap; gap: 8px 16px; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #bc9049cb
+# %% ../nbs/06_annotation_tool.ipynb #623c35c4
 _LABELLING = """
 .creative-annotator .label { flex: 1; min-height: 0; width: min(960px, 100%); margin: 0 auto; padding: 16px 24px 28px; display: grid; grid-template-rows: auto minmax(160px, 1fr) auto auto; gap: 14px; }
 .creative-annotator header { display: grid; gap: 8px; }
 .creative-annotator header p { display: flex; justify-content: space-between; gap: 16px; font-size: 14px; color: var(--quiet); font-variant-numeric: tabular-nums; }
 .creative-annotator .meter { height: 6px; border-radius: 3px; background: var(--soft); overflow: hidden; }
 .creative-annotator .done { height: 100%; background: var(--accent); border-radius: 3px; }
-.creative-annotator .stage { position: relative; min-height: 0; min-width: 0; overflow: hidden; }
+.creative-annotator .stage { position: relative; min-height: 0; min-width: 0; overflow: hidden; outline: none; }
 .creative-annotator .stage img { position: absolute; inset: 0; margin: auto; max-width: none; }
 .creative-annotator .answers { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 10px; }
 .creative-annotator .answers button { min-height: 60px; display: flex; align-items: center; gap: 10px; text-align: left; line-height: 1.25; }
@@ -403,10 +410,12 @@ _LABELLING = """
 .creative-annotator nav [aria-disabled="true"] { opacity: 0.4; cursor: default; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #ea00180b
+# %% ../nbs/06_annotation_tool.ipynb #6e6a0485
 _PHONE = """
 @media (max-width: 720px) {
   .creative-annotator .start { grid-template-columns: minmax(0, 1fr); padding: 20px 16px 32px; gap: 28px; }
+  .creative-annotator .start .primer { grid-area: auto; }
+  .creative-annotator .primer div { grid-template-columns: repeat(auto-fill, minmax(44px, 1fr)); }
   .creative-annotator .label { padding: 12px 12px 26px; gap: 10px; }
   .creative-annotator .answers { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
   .creative-annotator nav { gap: 0; justify-content: space-between; }
@@ -451,27 +460,29 @@ def page() -> Annotator:
     name = parse_qs(os.environ.get("QUERY_STRING", "")).get("annotator", [""])[0]
     return Annotator(Store(os.environ[STORE], pool), pool, annotator=name, page=True)
 
-# %% ../nbs/06_annotation_tool.ipynb #5c742b36
+# %% ../nbs/06_annotation_tool.ipynb #704381c6
 _TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- block notebook_css -%}
 <style>:root { color-scheme: light dark; } body { margin: 0; background: light-dark(#fafaf8, #161719) !important; color: light-dark(#5b5b63, #a6a6af);
   font: 16px system-ui, sans-serif; } #loading { position: fixed; inset: 0; align-items: center; justify-content: center; } #loading svg { display: none; }
-  #loading_text { font-size: 0; } #loading_text::after { content: "One moment …"; font-size: 16px; font-weight: 400; } .jp-mod-noOutputs { display: none; }</style>
+  #loading_text { font-size: 0; } #loading_text::after { content: "One moment …"; font-size: 16px; font-weight: 400; } .jp-mod-noOutputs { display: none; }
+  .lm-BoxPanel, .lm-BoxPanel-child { contain: none !important; }</style>
 {%- endblock -%}
 """
 
+_CELL = "from creative_nb.annotation_tool import page\npage()"
+
 def write_page(folder: str | Path) -> Path:
     "Write the page's notebook, which is returned, and its template under `folder`."
-    cell = nbformat.v4.new_code_cell("from creative_nb.annotation_tool import page\npage()")
-    kernel = {"name": "python3", "display_name": "python3", "language": "python"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"title": "Annotation", "kernelspec": kernel})
-    write_text(Path(folder) / "annotation.ipynb", nbformat.writes(notebook))
+    cell = {"cell_type": "code", "id": "page", "metadata": {}, "execution_count": None, "outputs": [], "source": _CELL}
+    about = {"title": "Annotation", "kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    write_text(Path(folder) / "annotation.ipynb", json.dumps({"cells": [cell], "metadata": about, "nbformat": 4, "nbformat_minor": 5}))
     template = Path(folder) / "voila/templates/annotation"
     write_text(template / "conf.json", '{"base_template": "lab"}')
     write_text(template / "index.html.j2", _TEMPLATE)
     return Path(folder) / "annotation.ipynb"
 
-# %% ../nbs/06_annotation_tool.ipynb #a5acf438
+# %% ../nbs/06_annotation_tool.ipynb #c395985e
 def check_files(pool: str | Path, store: str | Path) -> Store:
     "The store, after checking that both files exist, are whole and belong together. FileNotFoundError or ValueError if not."
     for what, path in {"pool": pool, "store": store}.items():
@@ -483,10 +494,11 @@ def free_port(
     host: str = "127.0.0.1",
 ) -> int:
     "The port, or any free one. ValueError if it is in use or not allowed."
+    if not 0 <= port < 2**16: raise ValueError(f"port={port}: expected 0 to 65535")
     with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix": s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # only servers that are gone are passed over
         try: s.bind((host, port))
-        except (OSError, OverflowError) as e: raise ValueError(f"port={port}: {e.strerror or e}; choose another one with --port") from e
+        except OSError as e: raise ValueError(f"port={port}: {e.strerror}; choose another one with --port") from e
         return s.getsockname()[1]
 
 # %% ../nbs/06_annotation_tool.ipynb #4caf69ae
@@ -508,26 +520,31 @@ def serve(
         os.environ |= {POOL: str(Path(pool).resolve()), STORE: str(Path(store).resolve()), "JUPYTER_PATH": paths}
         _server(url, browser).launch_instance([str(write_page(folder)), *_options(host, port, token)])
 
-# %% ../nbs/06_annotation_tool.ipynb #ada86bf2
+# %% ../nbs/06_annotation_tool.ipynb #b5eec2c0
+_EXTENSIONS = ("anywidget", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")  # all that the page needs
+
 def _options(host: str, port: int, token: str) -> list[str]:
     return [f"--Voila.ip={host}", f"--port={port}", "--Voila.port_retries=0", f"--token={token}", "--template=annotation", "--strip_sources=True",
-            "--Voila.log_level=ERROR", "--MappingKernelManager.cull_interval=60", "--MappingKernelManager.cull_idle_timeout=600"]
+            "--Voila.log_level=ERROR",
+            "--VoilaConfiguration.allow_template_override=NO", *(f"--VoilaConfiguration.extension_allowlist={e}" for e in _EXTENSIONS),
+            "--MappingKernelManager.cull_interval=60", "--MappingKernelManager.cull_idle_timeout=600"]
 
 def _server(url: str, browser: bool):
     "Voilà, which says at `url` that it is ready."
     from voila.app import Voila
     class Server(Voila):
+        def init_settings(self): return super().init_settings() | {"disable_check_xsrf": True}
         def launch_browser(self):
             print(f"Annotation page: {url}\nCtrl-C stops it. Every answer is saved when the next image appears.", flush=True)
             if browser: webbrowser.open(url)
     return Server
 
-# %% ../nbs/06_annotation_tool.ipynb #70c9ed68
+# %% ../nbs/06_annotation_tool.ipynb #d22e1862
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m creative_nb.annotation_tool", description="Serve the page on which people label a pool of images.")
     parser.add_argument("pool", help="file of Pool.save"); parser.add_argument("store", help="SQLite file of the answers")
     parser.add_argument("--create", action="store_true", help="make the store if there is none")
-    parser.add_argument("--repeats", type=int, default=20, help="with --create: how many images each annotator sees twice (20, or all if there are fewer)")
+    parser.add_argument("--repeats", type=int, help="with --create: how many images each annotator sees twice (20, or all if there are fewer)")
     parser.add_argument("--port", type=int, default=8866, help="8866 if left out; 0 for any free one")
     parser.add_argument("--token", help="random if left out; give one if links shall outlive a restart")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -539,7 +556,7 @@ def main(argv: list[str] | None = None):
     try:
         if a.create and not Path(a.store).is_file():
             pool = Pool.load(a.pool)
-            Store(a.store, pool, repeats=min(a.repeats, len(pool.items)))
+            Store(a.store, pool, repeats=min(20, len(pool.items)) if a.repeats is None else a.repeats)
         serve(a.pool, a.store, a.port, a.token, not a.no_browser)
     except (ValueError, OSError, sqlite3.Error) as e: sys.exit(f"error: {e}")
 

@@ -8,7 +8,7 @@ __all__ = ['STATUSES', 'TESTS', 'SMALL', 'BASELINES', 'STRENGTHS', 'MEASURES', '
            'printed_comparisons', 'sizes_of_claim', 'plot_p_by_pool', 'CreativityClassifier', 'coefficient_path',
            'plot_path', 'CrossValidation', 'cross_validate_creativity', 'plot_calibration']
 
-# %% ../nbs/07_judgement.ipynb #5e9d7a4b
+# %% ../nbs/07_judgement.ipynb #e883d73d
 import json, math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,14 +31,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import l1_min_c
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from .core import rng, write_text
+from .core import progress, rng, write_text
 
-# %% ../nbs/07_judgement.ipynb #b4a561c5
+# %% ../nbs/07_judgement.ipynb #c4e1a834
 STATUSES = ("agreed", "tie", "too few")
 
 def _need(name: str, table: pd.DataFrame, columns: Sequence[str]):
     "ValueError unless `table` has rows and these columns."
-    if missing := [c for c in columns if c not in table]: raise ValueError(f"{name} has no column {', '.join(missing)}: expected {', '.join(columns)}")
+    if missing := [c for c in columns if c not in table]:
+        raise ValueError(f"{name} has no column {', '.join(missing)}: expected {', '.join(columns)}")
     if len(table) == 0: raise ValueError(f"{name} is empty: expected at least one row")
 
 def _checked(judged: pd.DataFrame, labels: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -46,9 +47,10 @@ def _checked(judged: pd.DataFrame, labels: Sequence[str], columns: Sequence[str]
     _need("judged", judged, [*columns, "consensus", "status"])
     judged = judged.assign(consensus=judged.consensus.astype(object).fillna(""))
     for column, known in (("consensus", ("", *labels)), ("status", STATUSES)):
-        if unknown := set(judged[column]) - set(known): raise ValueError(f"{column}={unknown.pop()!r}: expected one of {', '.join(map(repr, known))}")
-    odd = (judged.consensus != "") != (judged.status == "agreed")
-    if odd.any(): raise ValueError(f"status={judged.status[odd].iloc[0]!r} with consensus={judged.consensus[odd].iloc[0]!r}: expected a label if and only if agreed")
+        if unknown := set(judged[column]) - set(known):
+            raise ValueError(f"{column}={unknown.pop()!r}: expected one of {', '.join(map(repr, known))}")
+    odd = judged[(judged.consensus != "") != (judged.status == "agreed")]
+    if len(odd): raise ValueError(f"status={odd.status.iloc[0]!r} with consensus={odd.consensus.iloc[0]!r}: expected a label if and only if agreed")
     if "item" in judged and (twice := judged["item"].duplicated()).any():
         raise ValueError(f"item={judged['item'][twice].iloc[0]!r} occurs more than once: expected one row an image")
     return judged
@@ -80,7 +82,7 @@ def label_table(
         table = table.assign(**{k: counts[k] / n, f"{k}_low": low, f"{k}_high": high})
     return table
 
-# %% ../nbs/07_judgement.ipynb #eef40fb0
+# %% ../nbs/07_judgement.ipynb #a67eea91
 def metric_table(
     judged: pd.DataFrame,
     labels: Sequence[str],
@@ -89,7 +91,8 @@ def metric_table(
     "Mean and standard deviation (`_sd`) of each metric by consensus label and data set, and `images` (das2020, Tables 2, 9)."
     judged = _checked(judged, labels, ["dataset", *metrics])
     for (dataset, rows), m in product(judged.groupby("dataset", sort=False), metrics):
-        if 0 < (gaps := rows[m].isna().sum()) < len(rows): raise ValueError(f"{m} is NaN for {gaps} of {len(rows)} images of {dataset}: expected all or none")
+        if 0 < (gaps := rows[m].isna().sum()) < len(rows):
+            raise ValueError(f"{m} is NaN for {gaps} of {len(rows)} images of {dataset}: expected all or none")
     agreed = judged[judged.consensus != ""]
     index = pd.MultiIndex.from_product([labels, judged.dataset.unique()], names=["label", "dataset"])
     groups, names = agreed.groupby(["consensus", "dataset"]), {m: "in_domain_score" if m == "oc_score" else m for m in metrics}
@@ -128,7 +131,19 @@ def _conditional(table: np.ndarray, seed: int, largest: int, resamples: int) -> 
     s = _statistics(random_table(rows, columns, seed=rng(seed, "tables")).rvs(resamples), expected)
     return {name: (1 + int((s[name] >= o).sum())) / (1 + resamples) for name, o in observed.items()}, "Monte Carlo"
 
-# %% ../nbs/07_judgement.ipynb #08d56814
+# %% ../nbs/07_judgement.ipynb #9ddcd86e
+def _v_interval(statistic: float, dof: int, n: int, confidence: float) -> dict[str, float]:
+    "Interval of Cramér's V of a table with two rows, from the noncentral chi-squared distribution."
+    tails = {"v_low": (1 + confidence) / 2, "v_high": (1 - confidence) / 2}
+    return {k: math.sqrt(chndtrinc(statistic, dof, t) / n) if chi2.cdf(statistic, dof) > t else 0.0 for k, t in tails.items()}
+
+def _whole(name: str, counts: Sequence[int]) -> np.ndarray:
+    values = np.asarray(counts, float)
+    if values.ndim != 1 or not values.sum() > 0 or not (np.isfinite(values) & (values >= 0) & (values == values.round())).all():
+        raise ValueError(f"{name}={np.asarray(counts).tolist()}: expected whole numbers of images, not negative and not all zero")
+    return values.astype(int)
+
+# %% ../nbs/07_judgement.ipynb #2d129839
 def compare_counts(
     a: Sequence[int],  # images of each label, of one method
     b: Sequence[int],  # of the other
@@ -143,23 +158,12 @@ def compare_counts(
     if not 0 < confidence < 1: raise ValueError(f"confidence={confidence!r}: expected a number between 0 and 1")
     table = table[:, table.any(0)]
     out = {"dof": table.shape[1] - 1, "min_expected": float(expected_freq(table).min())}
-    if out["dof"] == 0: return {"chi2": 0.0, "g": 0.0} | out | dict(p_chi2=1.0, p_g=1.0, p_from="exact", v=math.nan, v_low=math.nan, v_high=math.nan)
+    if out["dof"] == 0: return {"chi2": 0.0, "g": 0.0} | out | {"p_chi2": 1.0, "p_g": 1.0, "p_from": "exact"} | dict.fromkeys(("v", "v_low", "v_high"), math.nan)
     found = {name: chi2_contingency(table, correction=False, lambda_=lambda_) for name, lambda_ in TESTS.items()}
     p, how = {name: float(f.pvalue) for name, f in found.items()}, "asymptotic"
     if out["min_expected"] < SMALL: p, how = _conditional(table, seed, largest, resamples)
     out = {name: float(f.statistic) for name, f in found.items()} | out | {f"p_{k}": v for k, v in p.items()} | {"p_from": how}
     return out | {"v": float(association(table, "cramer"))} | _v_interval(out["chi2"], out["dof"], int(table.sum()), confidence)
-
-def _v_interval(statistic: float, dof: int, n: int, confidence: float) -> dict[str, float]:
-    "Interval of Cramér's V of a table with two rows, from the noncentral chi-squared distribution."
-    tails = {"v_low": (1 + confidence) / 2, "v_high": (1 - confidence) / 2}
-    return {k: math.sqrt(chndtrinc(statistic, dof, t) / n) if chi2.cdf(statistic, dof) > t else 0.0 for k, t in tails.items()}
-
-def _whole(name: str, counts: Sequence[int]) -> np.ndarray:
-    values = np.asarray(counts, float)
-    if values.ndim != 1 or not values.sum() > 0 or not (np.isfinite(values) & (values >= 0) & (values == values.round())).all():
-        raise ValueError(f"{name}={np.asarray(counts).tolist()}: expected whole numbers of images, not negative and not all zero")
-    return values.astype(int)
 
 # %% ../nbs/07_judgement.ipynb #06c468c7
 BASELINES = ("noisy", "random", "regular")
@@ -178,7 +182,7 @@ def _pairs(judged: pd.DataFrame, labels: Sequence[str], method: str, baselines: 
                 raise ValueError(f"method {m!r} has no image with a consensus in {dataset}: expected one of {', '.join(by_method.index)}")
         for m in baselines: yield dataset, m, by_method.loc[method].to_numpy(), by_method.loc[m].to_numpy()
 
-# %% ../nbs/07_judgement.ipynb #30036169
+# %% ../nbs/07_judgement.ipynb #be2a39c9
 def compare_methods(
     judged: pd.DataFrame,  # one row an image; or counts, as of `label_counts`: `dataset`, `method` and a column a label
     labels: Sequence[str],
@@ -188,9 +192,8 @@ def compare_methods(
     **options,  # of `compare_counts`
 ) -> pd.DataFrame:
     "A row for each data set and baseline: images, what `compare_counts` tells, and p adjusted over all rows, `p_chi2_adjusted` and `p_g_adjusted`."
-    rows = [{"dataset": d, "method": method, "baseline": m, "images": int(a.sum()), "images_baseline": int(b.sum()), **compare_counts(a, b, **options)}
-            for d, m, a, b in _pairs(judged, labels, method, baselines)]
-    table = pd.DataFrame(rows)
+    about = lambda d, m, a, b: {"dataset": d, "method": method, "baseline": m, "images": int(a.sum()), "images_baseline": int(b.sum())}
+    table = pd.DataFrame([about(*pair) | compare_counts(*pair[2:], **options) for pair in _pairs(judged, labels, method, baselines)])
     return table.assign(**{f"p_{k}_adjusted": multipletests(table[f"p_{k}"], method=adjust)[1] for k in TESTS})
 
 # %% ../nbs/07_judgement.ipynb #53051abb
@@ -209,20 +212,20 @@ def label_differences(
             rows.append((dataset, method, m, k, x / a.sum() - y / b.sum(), float(low), float(high)))
     return pd.DataFrame(rows, columns=["dataset", "method", "baseline", "label", "difference", "low", "high"])
 
-# %% ../nbs/07_judgement.ipynb #125ff145
+# %% ../nbs/07_judgement.ipynb #a7c167aa
 def plot_differences(differences: pd.DataFrame, dataset: str, ax=None):
     "Differences of one data set with their intervals, by label and baseline."
     ax, rows = ax or plt.gca(), differences[differences.dataset == dataset]
     for i, (baseline, r) in enumerate(rows.groupby("baseline", sort=False)):
         y = np.arange(len(r)) + 0.2 * i
         ax.errorbar(r.difference, y, xerr=[r.difference - r.low, r.high - r.difference], fmt="o", ms=4, label=f"less {baseline}")
-    names = rows.label.unique()
-    ax.set(yticks=np.arange(len(names)) + 0.2, yticklabels=[k.replace("_", " ") for k in names], xlabel=f"difference of fractions, {rows.method.iloc[0]}", title=dataset)
+    names = [k.replace("_", " ") for k in rows.label.unique()]
+    ax.set(yticks=np.arange(len(names)) + 0.2, yticklabels=names, xlabel=f"difference of fractions, {rows.method.iloc[0]}", title=dataset)
     ax.axvline(0, color="0.6", lw=0.8, zorder=0)
     ax.invert_yaxis()
     return ax
 
-# %% ../nbs/07_judgement.ipynb #ab968b7a
+# %% ../nbs/07_judgement.ipynb #7532f651
 def _fractions(name: str, fractions: Sequence[float]) -> np.ndarray:
     values = np.asarray(fractions, float)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all() or abs(values.sum() - 1) > 0.05:
@@ -236,6 +239,7 @@ def _for_one_image(a: Sequence[float], b: Sequence[float]) -> tuple[dict[str, fl
     table = table[:, table.any(0)] / table.sum(1, keepdims=True)
     return {k: float(s[0]) for k, s in _statistics(table[None], expected_freq(table)).items()}, table.shape[1] - 1, float(expected_freq(table).min())
 
+# %% ../nbs/07_judgement.ipynb #95418298
 def p_by_pool(
     fractions_a: Sequence[float],  # of each label, as printed
     fractions_b: Sequence[float],
@@ -246,7 +250,7 @@ def p_by_pool(
     sizes = _whole("sizes", sizes)
     return pd.DataFrame({"images": sizes, "min_expected": least * sizes} | {f"p_{k}": chi2.sf(s[k] * sizes, dof) if dof else 1.0 for k in TESTS})
 
-# %% ../nbs/07_judgement.ipynb #a33284ea
+# %% ../nbs/07_judgement.ipynb #1dc1f7e6
 def _corners(f: np.ndarray, half_unit: float) -> np.ndarray:
     "(M, k): corners of the fractions that round to `f` and add up to 1."
     low, high = np.maximum(f - half_unit, 1e-9), np.minimum(f + half_unit, 1)
@@ -259,6 +263,7 @@ def _corners(f: np.ndarray, half_unit: float) -> np.ndarray:
     if not sum(map(len, found)): raise ValueError(f"fractions={f.tolist()}: expected values that add up to 1 within half_unit={half_unit}")
     return np.unique(np.concatenate(found).round(12), axis=0)
 
+# %% ../nbs/07_judgement.ipynb #7890a6c0
 def _extremes(table: np.ndarray, half_unit: float) -> dict[str, tuple[float, float]]:
     "Least and greatest value of each statistic, for one image a method, over all fractions that round to `table`."
     corners, k = [_corners(f, half_unit) for f in table], table.shape[1]
@@ -285,7 +290,7 @@ def images_needed(
     enough = lambda v: math.floor(chi2.isf(level, dof) / v) + 1 if v > 1e-8 else math.inf
     return pd.DataFrame({k: {"needed": enough(s[k]), "least": enough(ends[k][1]), "most": enough(ends[k][0])} for k in TESTS}).T.rename_axis("test")
 
-# %% ../nbs/07_judgement.ipynb #00e61a58
+# %% ../nbs/07_judgement.ipynb #4ae9317a
 def printed_comparisons(
     table: pd.DataFrame,  # `dataset`, `method` and the fraction of each label: Table 1 or 4 of das2020
     labels: Sequence[str],
@@ -296,14 +301,14 @@ def printed_comparisons(
     half_unit: float = 0.005,
     excepted: Sequence[tuple[str, str]] = (("combined", "random"),),  # data set and baseline for which no difference is claimed
 ) -> pd.DataFrame:
-    "A row for each data set and baseline: p at `images`, the images needed for p < `level` by test and within rounding, and whether a difference is claimed."
+    "A row for each data set and baseline: p at `images`, images needed for p < `level` by test and within rounding, whether a difference is claimed."
     _need("table", table, ["dataset", "method", *labels])
     if (twice := table.duplicated(["dataset", "method"])).any():
         raise ValueError(f"{' '.join(table.loc[twice, ['dataset', 'method']].iloc[0])} occurs more than once: expected one row a method")
     fractions, rows = table.set_index(["dataset", "method"])[list(labels)], []
     for d, m in product(table.dataset.unique(), baselines):
-        for k in (method, m):
-            if (d, k) not in fractions.index: raise ValueError(f"table has no method {k!r} in {d}: expected one of {', '.join(fractions.loc[d].index)}")
+        if absent := [k for k in (method, m) if (d, k) not in fractions.index]:
+            raise ValueError(f"table has no method {absent[0]!r} in {d}: expected one of {', '.join(fractions.loc[d].index)}")
         a, b = fractions.loc[(d, method)], fractions.loc[(d, m)]
         needed = {f"{column}_{test}": v for test, r in images_needed(a, b, level, half_unit).iterrows() for column, v in r.items()}
         rows.append({"dataset": d, "baseline": m, **p_by_pool(a, b, [images]).iloc[0], **needed, "claimed": (d, m) not in excepted})
@@ -343,13 +348,14 @@ def plot_p_by_pool(
     ax.set(xscale="log", yscale="log", ylim=(1e-6, 1.3), xlabel="images of each method", title=dataset)
     return ax
 
-# %% ../nbs/07_judgement.ipynb #1f544cdd
+# %% ../nbs/07_judgement.ipynb #ebbbf78d
 STRENGTHS = tuple(float(c) for c in 10 ** np.arange(-2, 1.1, 0.5))  # C: 0.01, where hardly a metric is left, to 10, where hardly one is shrunk
 _L1 = dict(solver="saga", max_iter=10_000, random_state=0)
 
 def _metrics(scores: dict | pd.DataFrame, metrics: Sequence[str] | None = None, name: str = "scores") -> pd.DataFrame:
     "The columns `metrics` of a DataFrame or of a dictionary of tensors, as float64; ValueError for missing ones and NaN."
-    if not isinstance(scores, pd.DataFrame): scores = pd.DataFrame({k: v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in scores.items()})
+    array = lambda v: v.detach().cpu().numpy() if isinstance(v, torch.Tensor) else v
+    if not isinstance(scores, pd.DataFrame): scores = pd.DataFrame({k: array(v) for k, v in scores.items()})
     metrics = list(scores) if metrics is None else list(metrics)
     if not metrics or len(set(metrics)) < len(metrics): raise ValueError(f"metrics={metrics}: expected different names, at least one")
     _need(name, scores, metrics)
@@ -358,12 +364,14 @@ def _metrics(scores: dict | pd.DataFrame, metrics: Sequence[str] | None = None, 
         if bad := int((~np.isfinite(frame[m])).sum()): raise ValueError(f"{name}: {m} is NaN or infinite for {bad} of {len(frame)} images")
     return frame
 
+# %% ../nbs/07_judgement.ipynb #1fe12b8e
 def _splits(creative: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     "Stratified folds with no group on both sides."
     options = dict(n_splits=folds, shuffle=True, random_state=seed)
     if len(np.unique(groups)) == len(groups): return list(StratifiedKFold(**options).split(groups, creative))  # the same task, and much faster
     return list(StratifiedGroupKFold(**options).split(groups, creative, groups))
 
+# %% ../nbs/07_judgement.ipynb #9b26b29c
 def _log_likelihood(model, x: np.ndarray, creative: np.ndarray) -> float:
     "Mean log probability of what was observed: scikit-learn's `neg_log_loss` without its checks, which take longer than the fit."
     return -float(np.logaddexp(0, np.where(creative, -1, 1) * model.decision_function(x)).mean())
@@ -372,7 +380,7 @@ def _fewest(creative: np.ndarray, groups: np.ndarray) -> int:
     "Different images of the class that has fewer."
     return min(len(np.unique(groups[creative == c])) for c in (False, True))
 
-# %% ../nbs/07_judgement.ipynb #35618e6f
+# %% ../nbs/07_judgement.ipynb #9741312d
 class CreativityClassifier:
     "Probability that people find an image creative, from its metrics: L1-regularised logistic regression (das2020, section 5)."
     folds = 5  # of the cross-validation that chooses C
@@ -392,10 +400,11 @@ class CreativityClassifier:
     ) -> "CreativityClassifier":
         "Standardise, choose C, fit. ValueError for missing or NaN metrics, and for fewer than two images of a class."
         frame, creative = _metrics(scores, self.metrics), np.asarray(creative)
-        groups = np.arange(len(frame)) if groups is None else np.asarray(groups)
-        if creative.shape != (len(frame),) or creative.dtype != bool: raise ValueError(f"creative: expected {len(frame)} booleans, got {creative.dtype} of shape {creative.shape}")
-        if groups.shape != (len(frame),): raise ValueError(f"groups of shape {groups.shape}: expected ({len(frame)},)")
-        if (fewest := _fewest(creative, groups)) < 2: raise ValueError(f"creative: {creative.sum()} of {len(creative)} are; expected at least two images of either class")
+        groups, n = np.arange(len(frame)) if groups is None else np.asarray(groups), len(frame)
+        if creative.shape != (n,) or creative.dtype != bool: raise ValueError(f"creative: expected {n} booleans, got {creative.dtype} of shape {creative.shape}")
+        if groups.shape != (n,): raise ValueError(f"groups of shape {groups.shape}: expected ({n},)")
+        fewest = _fewest(creative, groups)
+        if fewest < 2: raise ValueError(f"creative: {creative.sum()} of {n} are; expected at least two images of either class")
         inner = _splits(creative, groups, min(self.folds, fewest), self.seed)
         search = LogisticRegressionCV(Cs=STRENGTHS, l1_ratios=(1.0,), cv=inner, scoring=_log_likelihood, use_legacy_attributes=False, **_L1)
         scaler, model = make_pipeline(StandardScaler(), search).fit(frame.to_numpy(), creative)
@@ -411,7 +420,7 @@ class CreativityClassifier:
         "Probabilities of the two classes. NotFittedError before `fit`."
         self._fitted()
         standard = (_metrics(scores, self.coefficients_.index) - self.mean_) / self.scale_
-        p = expit(self.intercept_ + standard.to_numpy() @ self.coefficients_.to_numpy())
+        p = expit(self.intercept_ + (standard.to_numpy() * self.coefficients_.to_numpy()).sum(1))  # a sum a row: the same in any batch, unlike BLAS
         return np.stack([1 - p, p], 1)
 
     def rank(
@@ -426,15 +435,17 @@ class CreativityClassifier:
     def save(self, path: str | Path):
         "Write the fitted numbers as JSON, whole or not at all."
         self._fitted()
-        numbers = {k: getattr(self, k).to_list() for k in ("mean_", "scale_", "coefficients_")} | {k: getattr(self, k) for k in ("intercept_", "strength_")}
-        write_text(path, json.dumps({"kind": "CreativityClassifier", "metrics": list(self.coefficients_.index), "seed": self.seed, **numbers}, indent=1) + "\n")
+        about = {"kind": "CreativityClassifier", "metrics": list(self.coefficients_.index), "seed": self.seed}
+        about |= {k: getattr(self, k).to_list() for k in ("mean_", "scale_", "coefficients_")}
+        write_text(path, json.dumps(about | {"intercept_": self.intercept_, "strength_": self.strength_}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "CreativityClassifier":
         "The fitted classifier of a file of `save`. ValueError if it is something else."
         try: about = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as e: raise ValueError(f"{path} is damaged or no JSON ({e}): fit and save again") from e
-        if not isinstance(about, dict) or about.get("kind") != "CreativityClassifier": raise ValueError(f"{path}: expected a file of CreativityClassifier.save")
+        kind = about.get("kind") if isinstance(about, dict) else None
+        if kind != "CreativityClassifier": raise ValueError(f"{path} is of kind {kind!r}: expected a file of CreativityClassifier.save")
         self = cls(about["metrics"], about["seed"])
         for k in ("mean_", "scale_", "coefficients_"): setattr(self, k, pd.Series(about[k], about["metrics"]))
         self.intercept_, self.strength_ = about["intercept_"], about["strength_"]
@@ -443,7 +454,7 @@ class CreativityClassifier:
     def _fitted(self):
         if not hasattr(self, "coefficients_"): raise NotFittedError("CreativityClassifier: call fit(scores, creative) first")
 
-# %% ../nbs/07_judgement.ipynb #ae3c8206
+# %% ../nbs/07_judgement.ipynb #c601d5ed
 def coefficient_path(
     scores: dict | pd.DataFrame,
     creative: Sequence[bool],
@@ -458,6 +469,7 @@ def coefficient_path(
     fitted = [LogisticRegression(C=c, l1_ratio=1.0, **_L1).fit(x, y).coef_[0] for c in path]
     return pd.DataFrame(fitted, pd.Index(path, name="C"), frame.columns)
 
+# %% ../nbs/07_judgement.ipynb #3adac174
 def plot_path(path: pd.DataFrame, chosen: float | None = None, ax=None):
     "Coefficients along the regularisation path; `chosen` marks a strength."
     ax = ax or plt.gca()
@@ -466,14 +478,14 @@ def plot_path(path: pd.DataFrame, chosen: float | None = None, ax=None):
     ax.set(xscale="log", xlabel="C, weaker penalty to the right", ylabel="change of the log odds\nfor one standard deviation")
     return ax
 
-# %% ../nbs/07_judgement.ipynb #7323f135
+# %% ../nbs/07_judgement.ipynb #572c6c3d
 MEASURES = ("accuracy", "balanced_accuracy", "auc", "brier")
 
 @dataclass(frozen=True)
 class CrossValidation:
-    "What models did on held-out images."
+    "What the models did on held-out images."
     folds: pd.DataFrame  # `model`, `repeat`, `fold`, `images`, and the measures; auc is NaN where a fold has one class only
-    probabilities: pd.DataFrame  # a row for each image and repeat: `row` (index in `judged`), `repeat`, `fold`, `creative`, and P(creative) by each model
+    probabilities: pd.DataFrame  # an image and repeat a row: `row` (index in `judged`), `repeat`, `fold`, `creative`, P(creative) by each model
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -483,13 +495,14 @@ class CrossValidation:
         repeats = long.groupby([*by, "repeat"], sort=False).value.mean().groupby(by, sort=False)
         return long.groupby(by, sort=False).value.agg(mean="mean", sd_folds="std").assign(sd_repeats=repeats.std()).reset_index()
 
+# %% ../nbs/07_judgement.ipynb #ebb85dff
 def _measures(creative: np.ndarray, p: np.ndarray) -> dict[str, float]:
     said = p > 0.5
     auc = roc_auc_score(creative, p) if 0 < creative.sum() < len(creative) else math.nan
     balanced = balanced_accuracy_score(creative, said) if not math.isnan(auc) else math.nan
     return dict(zip(MEASURES, (accuracy_score(creative, said), balanced, auc, brier_score_loss(creative, p, pos_label=True))))
 
-# %% ../nbs/07_judgement.ipynb #850ef1ce
+# %% ../nbs/07_judgement.ipynb #660c474e
 def cross_validate_creativity(
     judged: pd.DataFrame,
     metrics: Sequence[str],
@@ -497,7 +510,7 @@ def cross_validate_creativity(
     repeats: int = 10,
     seed: int = 0,
     positive: str = "creative",
-    against: Sequence[str] | None = None,  # labels that count as not creative, other images are left out; None: every other consensus label, also inconclusive
+    against: Sequence[str] | None = None,  # labels that count as not creative, images of others are left out; None: all others, also inconclusive
     groups: str | None = "item",  # column whose rows stay together; None: each row by itself
 ) -> CrossValidation:
     "Nested, repeated, stratified, grouped cross-validation of all metrics together, each alone, and the majority guess (das2020, section 5)."
@@ -507,14 +520,15 @@ def cross_validate_creativity(
     creative, group = (kept.consensus == positive).to_numpy(), kept[groups].to_numpy() if groups else np.arange(len(kept))
     if folds < 2 or repeats < 1: raise ValueError(f"folds={folds}, repeats={repeats}: expected at least 2 and 1")
     if (fewest := _fewest(creative, group)) < folds:
-        raise ValueError(f"folds={folds}: expected at least as many images of either class, got {fewest} of one; {positive!r} is the consensus of {creative.sum()} of {len(kept)}")
+        raise ValueError(f"folds={folds}: expected at least as many images of either class, got {fewest} of one; "
+                         f"{positive!r} is the consensus of {creative.sum()} of {len(kept)}")
     frame, parts, rows = _metrics(kept, metrics, "judged"), [], []
-    for repeat in range(repeats):
-        for fold, (train, test) in enumerate(_splits(creative, group, folds, int(rng(seed, "folds", str(repeat)).integers(2**31)))):
-            p = _held_out(frame.iloc[train], creative[train], group[train], frame.iloc[test], seed)
-            about = {"repeat": repeat, "fold": fold}
-            rows += [{"model": name, **about, "images": len(test), **_measures(creative[test], values)} for name, values in p.items()]
-            parts.append(pd.DataFrame({"row": kept.index[test], **about, "creative": creative[test], **p}))
+    for repeat, fold in progress(list(product(range(repeats), range(folds))), desc="folds"):
+        if fold == 0: splits = _splits(creative, group, folds, int(rng(seed, "folds", str(repeat)).integers(2**31)))
+        train, test = splits[fold]
+        p, about = _held_out(frame.iloc[train], creative[train], group[train], frame.iloc[test], seed), {"repeat": repeat, "fold": fold}
+        rows += [{"model": name, **about, "images": len(test), **_measures(creative[test], values)} for name, values in p.items()]
+        parts.append(pd.DataFrame({"row": kept.index[test], **about, "creative": creative[test], **p}))
     return CrossValidation(pd.DataFrame(rows), pd.concat(parts, ignore_index=True))
 
 def _held_out(x: pd.DataFrame, creative: np.ndarray, groups: np.ndarray, new: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:

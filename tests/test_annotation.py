@@ -1,8 +1,9 @@
 "Annotation: blinding, the store under several processes and kills, round trips, and the statistics against slow oracles and other libraries."
-import itertools, json, multiprocessing, os, pickle, random, signal, sqlite3, string, tempfile, threading, time, warnings
+import io, itertools, json, multiprocessing, os, pickle, random, signal, sqlite3, string, tempfile, threading, time, warnings
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
@@ -16,7 +17,7 @@ from creative_nb.annotation import (MEANINGS, OPTIONS, STUDIES, Pool, Store, agr
 MAIN = STUDIES["main"]
 fork = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
 needs_fork = pytest.mark.skipif(fork is None, reason="needs os.fork")
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=20, deadline=None)
 
 
 def make_pool(n: int = 12, seed: int = 0, study: str = "main") -> tuple[Pool, pd.DataFrame]:
@@ -57,14 +58,13 @@ def test_a_saved_pool_and_its_tasks_say_nothing_of_the_manifest(tmp_path, study)
 
 
 def test_names_and_order_depend_on_the_seed_alone():
-    images, one, other = torch.rand(9, 1, 4, 4), *(pd.DataFrame({"method": m}) for m in ("abcabcabc", "cccbbbaaa"))
-    one, other = (pd.DataFrame({"method": list(m)}) for m in ("abcabcabc", "cccbbbaaa"))
-    (p, k), (q, l) = (blind(images, m, images[:1], "x") for m in (one, other))
-    assert p.items == q.items and torch.equal(p.images, q.images) and k.method.tolist() != l.method.tolist()
-    back = torch.arange(8, -1, -1)
-    r, m = blind(images[back], one.iloc[::-1], images[:1], "x")
-    assert r.items == p.items and sorted(zip(k.method, map(bytes, p.images.numpy()))) == sorted(zip(m.method, map(bytes, r.images.numpy())))
-    assert blind(images, one, images[:1], "x", seed=1)[0].items != p.items != blind(images, one, images[:1], "y")[0].items
+    images, (one, other) = torch.rand(9, 1, 4, 4), (pd.DataFrame({"method": list(m)}) for m in ("abcabcabc", "cccbbbaaa"))
+    (a, key_a), (b, key_b) = (blind(images, m, images[:1], "x") for m in (one, other))
+    assert a.items == b.items and torch.equal(a.images, b.images) and key_a.method.tolist() != key_b.method.tolist()
+    c, key_c = blind(images.flip(0), one.iloc[::-1], images[:1], "x")  # the same in another order of input
+    pairs = lambda pool, key: sorted(zip(key.method, map(bytes, pool.images.numpy())))
+    assert c.items == a.items and pairs(c, key_c) == pairs(a, key_a)
+    assert blind(images, one, images[:1], "x", seed=1)[0].items != a.items != blind(images, one, images[:1], "y")[0].items
 
 
 def test_neither_place_nor_name_hints_at_the_method():
@@ -74,7 +74,7 @@ def test_neither_place_nor_name_hints_at_the_method():
         _, key = blind(torch.zeros(100, 1, 1, 1), pd.DataFrame({"method": method}), torch.zeros(0, 1, 1, 1), "x", seed=seed)
         first = key.method.to_numpy() == "a"
         places.append(np.flatnonzero(first).mean())
-        names.append(np.argsort(np.argsort(key["item"])).__getitem__(first).mean())
+        names.append(key["item"].rank().to_numpy()[first].mean() - 1)
     for means in (places, names): assert abs(np.mean(means) - 49.5) < 4 * 2.9 / 40 ** 0.5  # a mean of 50 of 100 places has standard deviation 2.9
 
 
@@ -95,7 +95,7 @@ def test_blind_refuses(change, word):
     with pytest.raises(ValueError, match=word): blind(**good | change)
 
 
-@pytest.mark.parametrize("items", [("a", "a"), ("a",), ("a", "b/c"), ("a", ""), ("a", 3), ("a", "x" * 61)])
+@pytest.mark.parametrize("items", [("a", "a"), ("a",), ("a", "b/c"), ("a", ""), ("a", 3), ("a", "x" * 61), ("a", "..")])
 def test_a_pool_refuses_bad_items(items):
     with pytest.raises(ValueError, match="items"): Pool(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), items, torch.zeros(0, 1, 3, 3, dtype=torch.uint8), "x")
 
@@ -201,8 +201,8 @@ class Model:
 STEP = st.tuples(st.sampled_from(["Ann", "Bo"]), st.sampled_from([None, *MAIN]), st.integers(0, 2), st.integers(0, 1))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(STEP, max_size=25))
+@settings(max_examples=15, deadline=None)
+@given(st.lists(STEP, max_size=20))
 def test_store_against_a_model(steps):
     with tempfile.TemporaryDirectory() as folder:
         store, model = Store(Path(folder) / "s.sqlite", POOL, repeats=0), Model()
@@ -254,7 +254,7 @@ def test_another_database_is_no_store(tmp_path):
 @pytest.mark.parametrize("change", [dict(item="x"), dict(item=["a"]), dict(label="nice"), dict(label=None), dict(repeat=2), dict(repeat="0"), dict(seconds=-1),
                                     dict(seconds=float("inf")), dict(seconds="long"), dict(annotator="")])
 def test_add_refuses(tmp_path, change):
-    store = Store(tmp_path / "s.sqlite", POOL)if False else Store(tmp_path / "s.sqlite", POOL, repeats=2)
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=2)
     with pytest.raises(ValueError, match=next(iter(change))): store.add(**dict(annotator="Ann", item=POOL.items[0], label="creative") | change)
     assert store.history().empty
 
@@ -381,7 +381,7 @@ def test_round_trip_csv(labels):
         pd.testing.assert_frame_equal(read_labels(Path(folder) / "l.csv"), labels)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(label_tables())
 def test_round_trip_store(labels):
     with tempfile.TemporaryDirectory() as folder:
@@ -450,7 +450,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.sampled_from(
     st.sampled_from(["item", "label", "data", "annotations", "result", "type", "value", "choices", "annotator", "completed_by", "updated_at"]), x, max_size=5), max_leaves=15)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_any_json_is_labels_or_a_clear_error(content):
     with tempfile.TemporaryDirectory() as folder:
@@ -466,14 +466,12 @@ def test_label_studio_config_and_tasks(study):
     assert [(c.get("alias"), c.get("value"), c.get("hotkey")) for c in choices] == [(k, OPTIONS[k], str(i)) for i, k in enumerate(pool.labels, 1)]
     assert view.find("Choices").get("toName") == view.find("Image").get("name") and view.find("Image").get("value") == "$image"
     for image, item, task in zip(pool.images, pool.items, label_studio_tasks(pool)):
-        from urllib.request import urlopen
         shown = np.asarray(Image.open(urlopen(task["data"]["image"])))
         assert task["data"]["item"] == item and shown.shape == (46 * 6, 46 * 5) and (shown[::46, ::46] == image[0].numpy()).all()
 
 
 def test_colour_png():
     image = torch.arange(3 * 2 * 4, dtype=torch.uint8).view(3, 2, 4)
-    import io
     assert (np.asarray(Image.open(io.BytesIO(annotation.png(image)))) == image.permute(1, 2, 0).numpy()).all()
 
 
@@ -537,8 +535,8 @@ def test_consensus_against_counting(labels, minimum, dice):
 
 
 def test_nine_annotators_and_four_labels_always_have_three_votes():
-    for spread in itertools.combinations_with_replacement("1234", 9):
-        assert consensus(table(a="".join(spread))).status["a"] in ("agreed", "tie")
+    found = consensus(table(**{"".join(spread): spread for spread in itertools.combinations_with_replacement("1234", 9)}))
+    assert len(found) == 220 and found.raters.eq(9).all() and set(found.status) == {"agreed", "tie"}
 
 
 @pytest.mark.parametrize("minimum", [0, -1, 2.5])
@@ -622,7 +620,7 @@ def as_labels(votes: np.ndarray) -> pd.DataFrame:
 
 def test_intervals_against_a_loop():
     votes, g = random_votes(80, 0), np.random.default_rng(1)
-    drawn = [slow_agreement(votes[g.integers(0, 80, 80)])[0] for _ in range(0)] or [fleiss_kappa(votes[g.integers(0, 80, 80)]) for _ in range(2000)]
+    drawn = [fleiss_kappa(votes[g.integers(0, 80, 80)]) for _ in range(2000)]
     found = agreement(as_labels(votes), confidence=0.9, resamples=4000).loc["fleiss_kappa"]
     np.testing.assert_allclose([found.low, found.high], np.quantile(drawn, [0.05, 0.95]), atol=0.01)
     assert found.value == pytest.approx(fleiss_kappa(votes)) and found.high - found.low > 0.1
@@ -635,7 +633,7 @@ def test_intervals_hold_what_they_promise():
     assert 0.83 < np.mean(inside) < 0.96
 
 
-def test_intervals_depend_on_the_seed_not_on_batches(monkeypatch):
+def test_intervals_depend_on_the_seed_and_the_confidence():
     labels = as_labels(random_votes(20, 3))
     pd.testing.assert_frame_equal(agreement(labels, resamples=100), agreement(labels, resamples=100))
     assert agreement(labels, resamples=100).low.ne(agreement(labels, resamples=100, seed=1).low).any()
@@ -676,7 +674,7 @@ def test_self_consistency_by_hand():
     labels = twice(table(a="12", b="12", c="21", d="31", e="44", f="1."), table(a="12", b="13", c="22", d=".1", g="1."))
     found = self_consistency(labels)
     assert found.loc["rater 0", ["repeats", "same"]].tolist() == [3, 3] and found.loc["rater 1", ["repeats", "same", "share"]].tolist() == [4, 2, 0.5]
-    assert found.loc["rater 0", "kappa"] == 1 and found.loc["rater 1", "kappa"] == pytest.approx((0.5 - 5 / 16) / (1 - 5 / 16))
+    assert found.loc["rater 0", "kappa"] == 1 and found.loc["rater 1", "kappa"] == pytest.approx((0.5 - 0.375) / (1 - 0.375))
     z, n, p = 1.959963984540054, 4, 0.5
     centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5
     assert found.loc["rater 1", ["low", "high"]].tolist() == pytest.approx([centre - half, centre + half])

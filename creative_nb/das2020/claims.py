@@ -236,7 +236,7 @@ def everywhere(e: Evidence, name: str, *datasets: str) -> dict[str, pd.DataFrame
     found = dict(labelled(e, name))
     return found if all(d in found for d in datasets) else {}
 
-# %% ../../nbs/das2020/98_claims.ipynb #d2f5aa1c
+# %% ../../nbs/das2020/98_claims.ipynb #8464cec6
 @dataclass(frozen=True)
 class Claim:
     "A sentence, how it is tested, and the function that yields its cases."
@@ -244,7 +244,7 @@ class Claim:
     sentence: str
     test: str
     cases: Callable[[Evidence], Iterator[Case]]
-    people: bool = False  # about what people see: the printed tables alone can be asked
+    people: bool = False  # about what people see: it rests on labels
     reference: bool = False  # the sentence is a printed number, which is not compared with itself
 
 CLAIMS: dict[str, Claim] = {}

@@ -1,0 +1,377 @@
+"The annotation tool: its logic against a plain model and bad messages; then people (scripts) in real browsers, with reloads, a killed server and two tabs."
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from creative_nb import annotation_tool
+from creative_nb.annotation import Store, blind
+from creative_nb.annotation_tool import POOL, STORE, Annotator, Session, main, page, time_left
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+LABELS = ("creative", "novel_not_creative", "not_novel_or_creative", "inconclusive")
+
+
+def made_up(folder, n=8, repeats=2, seed=0):
+    "A pool of small squares, its manifest and a new store, in `folder`."
+    images = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    manifest = pd.DataFrame({"method": ["low_active", "non_specific"] * (n // 2), "creativity_filter": [0, 1] * (n // 2)})
+    pool, manifest = blind(images, manifest, images[:3], name="squares", seed=seed)
+    pool.save(folder / "pool.safetensors")
+    return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats)
+
+
+def started(store, pool, name="Ada"):
+    session = Session(store, pool)
+    session.receive({"do": "start", "at": -1, "name": name})
+    return session
+
+
+# ---- the logic, without a browser
+
+answers = st.builds(lambda label: {"do": "answer", "label": label}, st.sampled_from(LABELS))
+moves = st.one_of(answers, answers, st.just({"do": "undo"}), st.builds(lambda by: {"do": "go", "by": by}, st.sampled_from([-1, 1])))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.integers(0, 1), moves, st.booleans()), max_size=30))
+def test_two_sessions_of_one_annotator_keep_what_a_plain_dictionary_keeps(tmp_path_factory, steps):
+    pool, _, store = made_up(tmp_path_factory.mktemp("store"), n=4, repeats=1)
+    sessions, kept, past = (started(store, pool), started(store, pool)), {}, []
+    for who, message, stale in steps:
+        session = sessions[who]
+        at = session.at
+        view = session.receive(message | {"at": at + 1 if stale else at})
+        if stale: assert session.at == at
+        elif message["do"] == "answer" and at < 5:
+            if kept.get(at) != message["label"]: past.append((at, kept.get(at)))
+            changed, kept[at] = at in kept, message["label"]
+            assert session.at == (at + 1 if changed else min(set(range(6)) - set(kept)))
+        elif message["do"] == "undo" and past:
+            back, label = past.pop()
+            kept.pop(back) if label is None else kept.update({back: label})
+            assert session.at == back
+        elif message["do"] == "go": assert session.at - at in (0, message["by"])
+        assert store.answers("Ada") == {session.order[k]: v for k, v in kept.items()}
+        assert view["answered"] == len(kept) and view["screen"] == ("done" if session.at == 5 else "image")
+
+
+junk = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(LABELS),
+                    lambda x: st.lists(x, max_size=2) | st.dictionaries(st.sampled_from(["a", "at"]), x, max_size=2), max_leaves=3)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(message=junk | st.fixed_dictionaries({"do": st.sampled_from(["start", "answer", "go", "undo", "acts", []]), "at": st.sampled_from([-1, 0]) | junk},
+                                            optional={"label": junk, "seconds": junk, "by": junk, "name": junk, "reply": junk}))
+def test_no_message_can_break_a_session(tmp_path_factory, message):
+    folder = tmp_path_factory.getbasetemp() / "junk"
+    if not folder.is_dir(): folder.mkdir()
+    pool, _, store = made_up(folder)
+    for session in (Session(store, pool), started(store, pool, name="Eve")): json.dumps(session.receive(message))
+    assert set(store.read().label) <= set(LABELS)
+
+
+def test_nothing_that_is_sent_tells_a_method_or_an_item(tmp_path):
+    pool, manifest, store = made_up(tmp_path)
+    widget = Annotator(store, pool, page=True)
+    widget.receive({"do": "start", "at": -1, "name": "Ada"})
+    sent, keys, images = [], set(), {}
+    for at in range(10):
+        sent.append(json.dumps({k: v for k, v in widget.get_state().items() if k not in ("_esm", "_css")}, default=str))
+        keys.add(tuple(widget.view))
+        images.setdefault(widget.view["image"], []).append(at)
+        widget.receive({"do": "answer", "at": at, "label": "creative", "seconds": 1})
+    assert widget.view["screen"] == "done" and sorted(map(len, images.values())) == [1] * 6 + [2] * 2  # two images came twice
+    assert len(keys) == 1  # and looked like the others
+    secrets = {*pool.items, *manifest.method, "method", "creativity_filter", "repeat", str(tmp_path), "safetensors", "sqlite"}
+    assert {secret for secret in secrets for text in sent if secret in text} == set()
+    assert not any(secret in widget._esm for secret in ("low_active", "creativity_filter", "manifest"))
+
+
+def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monkeypatch):
+    pool, _, store = made_up(tmp_path)
+    session = started(store, pool)
+    with monkeypatch.context() as m:
+        def locked(*_): raise sqlite3.OperationalError("database is locked")
+        m.setattr(store, "add", locked)
+        view = session.receive({"do": "answer", "at": 0, "label": "creative", "reply": 7})
+    assert "database is locked" in view["error"] and view["at"] == session.at == 0 and view["reply"] == 7 and view["image"]
+    assert session.receive({"do": "answer", "at": 0, "label": "creative"})["at"] == 1
+
+
+def test_who_comes_back_goes_on_and_who_is_new_reads_the_instructions(tmp_path, monkeypatch):
+    pool, _, store = made_up(tmp_path)
+    started(store, pool, "Ada  L.").receive({"do": "answer", "at": 0, "label": "creative", "seconds": 2.5})
+    for name, value in {POOL: tmp_path / "pool.safetensors", STORE: tmp_path / "labels.sqlite"}.items(): monkeypatch.setenv(name, str(value))
+    for query, screen, at in (("annotator=ada+l.&token=x", "image", 1), ("annotator=Bob", "start", -1), ("", "start", -1), ("annotator=%00", "start", -1)):
+        monkeypatch.setenv("QUERY_STRING", query)
+        assert (page().view["screen"], page().view["at"]) == (screen, at), query
+    assert store.read().seconds.tolist() == [2.5] and store.annotators() == ["ada l."]
+
+
+def test_seconds_that_cannot_be_true_are_unknown(tmp_path):
+    pool, _, store = made_up(tmp_path)
+    session = started(store, pool)
+    for at, seconds in enumerate([3, -1, float("inf"), "4", None, 1e9]):
+        session.receive({"do": "answer", "at": at, "label": "creative", "seconds": seconds})
+    rows = store.read().set_index(["item", "repeat"]).seconds.loc[session.order[:6]]
+    assert rows.iloc[0] == 3 and rows.iloc[1:].isna().all()
+    assert time_left(session.seconds, 4) is None  # five are needed
+
+
+def test_a_store_of_another_pool_is_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    pool, _, _ = made_up(tmp_path)
+    _, _, store = made_up(tmp_path / "other", seed=1)
+    with pytest.raises(ValueError, match="store="): Annotator(store, pool)
+
+
+def test_the_command_line_checks_before_it_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(annotation_tool, "_server", lambda *_: pytest.fail("started"))
+    made_up(tmp_path)
+    (tmp_path / "other").mkdir()
+    made_up(tmp_path / "other", seed=1)
+    pool, store, other = (str(tmp_path / p) for p in ("pool.safetensors", "labels.sqlite", "other/labels.sqlite"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for wrong, said in (([pool, pool + "x"], "store=.*no such file"), ([store + "x", store], "pool=.*no such file"), ([store, store], "damaged"),
+                            ([pool, other], "another pool"), ([pool, pool], "no store"), ([pool, store, "--port", "99999"], "port=99999"),
+                            ([pool, store, "--port", str(taken.getsockname()[1])], "in use"), ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9"),):
+            with pytest.raises(SystemExit, match=f"^error: .*{said}"): main([*wrong, "--no-browser"])
+    assert sorted(p.name for p in tmp_path.glob("*.sqlite*")) in (["labels.sqlite"], ["labels.sqlite", "labels.sqlite.lock"])
+
+
+# ---- people in browsers
+
+class Server:
+    "The page of one study, as a user starts it."
+    def __init__(self, folder):
+        self.folder, self.port, self.process = folder, 0, None
+
+    def start(self):
+        command = [sys.executable, "-m", "creative_nb.annotation_tool", "pool.safetensors", "labels.sqlite", "--port", str(self.port), "--no-browser", "--token", "tok"]
+        log = open(self.folder / "server.log", "a")  # noqa: SIM115
+        self.process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self.url = re.search(r"http://\S+", self.process.stdout.readline()).group()
+        self.port = int(re.search(r":(\d+)/", self.url).group(1))
+        return self
+
+    def family(self): return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+
+    def kill(self):
+        "SIGKILL to the server and its kernels."
+        family = self.family() if self.process.poll() is None else []
+        for p in family: p.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=10)
+
+    def stop(self):
+        "As Ctrl-C does."
+        family = self.family() if self.process.poll() is None else []
+        self.process.send_signal(signal.SIGINT)
+        try: self.process.wait(15)
+        finally: self.left = psutil.wait_procs(family, timeout=5)[1]
+        for p in self.left: p.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium: pytest.skip("needs Chromium (Debian: apt install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
+    pytest.importorskip("voila")
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
+        yield b
+        b.close()
+
+
+@pytest.fixture(scope="module")
+def study(browser, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    pool, manifest, store = made_up(folder)
+    server = Server(folder).start()
+    server.pool, server.manifest, server.store = pool, manifest, store
+    yield server
+    server.kill()
+
+
+class Person:
+    "A script at a page, and what it should have in the store."
+    def __init__(self, study, browser, name, context=None):
+        self.study, self.name = study, name
+        self.context = context or browser.new_context(viewport={"width": 1280, "height": 800})
+        self.page, self.expected, self.outside = self.context.new_page(), {}, []
+        self.page.on("request", lambda r: r.url.startswith(("data:", "blob:", f"http://127.0.0.1:{study.port}/")) or self.outside.append(r.url))
+
+    def open(self): self.page.goto(self.study.url, wait_until="commit")
+
+    def begin(self):
+        self.page.locator(".creative-annotator input").fill(self.name, timeout=60_000)
+        self.page.keyboard.press("Enter")
+        self.ready()
+
+    def ready(self):
+        "Wait until an image has been shown for long enough to be judged."
+        self.page.locator(".creative-annotator .stage img").wait_for(timeout=60_000)
+        self.page.wait_for_timeout(330)
+
+    @property
+    def at(self): return int(re.match(r"Image (\d+) of 10", self.page.locator("header p").inner_text()).group(1)) - 1
+
+    def shows(self, at, timeout=20_000):
+        if at == 10: self.page.locator(".end").wait_for(timeout=timeout)
+        else: self.page.get_by_text(f"Image {at + 1} of 10").wait_for(timeout=timeout)
+
+    def press(self, key, at, to):
+        "Press an answer at one position, and remember it; `to` is where it should lead."
+        assert self.at == at
+        self.page.keyboard.press(key)
+        self.expected[at] = LABELS[int(key) - 1]
+        self.shows(to)
+
+    def check(self):
+        order = self.study.store.order(self.name)
+        assert self.study.store.answers(self.name) == {order[at]: label for at, label in self.expected.items()}
+        assert not self.outside, "the page asked other servers"
+
+
+def label(people, start, end):
+    for at in range(start, end):
+        people[0].page.wait_for_timeout(330)
+        for i, person in enumerate(people): person.press("1234"[(at + i) % 4], at, at + 1)
+
+
+def test_three_annotators_a_reload_and_a_killed_server(study, browser):
+    people = [Person(study, browser, name) for name in ("Ada", "Bob", "Cleo Ü.")]
+    for p in people: p.open()
+    for p in people: p.begin()
+    label(people, 0, 3)
+    people[0].page.reload(wait_until="commit")  # the address knows her name
+    people[0].ready()
+    assert people[0].at == 3
+    label(people, 3, 5)
+    text = people[1].page.content()
+    assert not any(secret in text for secret in (*study.pool.items, *study.manifest.method))
+
+    study.kill()
+    people[2].page.keyboard.press("1")
+    alert = people[2].page.get_by_role("alert")
+    alert.get_by_text("Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.").wait_for(timeout=8000)
+    assert people[2].at == 5
+    people[2].check()  # the press is not in the store, all before it are
+
+    study.start()
+    for p in people: p.page.reload(wait_until="commit")
+    for p in people:
+        p.ready()
+        assert p.at == 5
+    label(people, 5, 10)
+    for p in people: p.check()
+    assert len(study.store.read()) == 30 and study.store.read().seconds.between(0.25, 60).all()
+    people[0].page.keyboard.press("ArrowLeft")
+    people[0].shows(9)
+    assert people[0].page.get_by_role("button", pressed=True).inner_text().split("\n")[-1] == annotation_tool.OPTIONS[people[0].expected[9]]
+    for p in people: p.context.close()
+
+
+def test_slips_of_the_finger_and_two_tabs(study, browser):
+    dora = Person(study, browser, "2u Dora?")  # letters and digits in a name are no shortcuts
+    dora.open()
+    dora.begin()
+    keyboard, events = dora.page.keyboard, "for (const repeat of {}) document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '2', code: 'Digit2', bubbles: true, repeat}}))"
+    dora.page.evaluate(events.format("[false, false, true, true]"))  # pressed twice, then held
+    dora.expected[0] = LABELS[1]
+    dora.shows(1)
+    keyboard.press("2")  # too soon to have seen the image
+    dora.page.wait_for_timeout(330)
+    dora.page.evaluate(events.format("[true, true]"))
+    keyboard.press("Control+2")
+    assert dora.at == 1
+    dora.press("1", 1, 2)
+    dora.page.wait_for_timeout(330)
+    dora.press("4", 2, 3)
+    dora.check()
+
+    for to in (2, 1):  # back, changed, forward
+        keyboard.press("ArrowLeft")
+        dora.shows(to)
+    assert dora.page.get_by_role("button", pressed=True).get_attribute("aria-keyshortcuts") == "1"
+    dora.page.wait_for_timeout(330)
+    dora.press("3", 1, 2)
+    keyboard.press("ArrowRight")
+    dora.shows(3)
+    keyboard.press("ArrowRight")  # not over an image without an answer
+    dora.page.wait_for_timeout(100)
+    assert dora.at == 3
+    dora.check()
+
+    keyboard.press("u")  # takes back the change, wherever one is
+    dora.shows(1)
+    dora.expected[1] = LABELS[0]
+    dora.check()
+    keyboard.press("?")
+    dora.page.get_by_role("dialog").wait_for()
+    dora.page.wait_for_timeout(330)
+    keyboard.press("2")  # not while reading
+    keyboard.press("Escape")
+    assert dora.at == 1
+    for to in (2, 3):
+        keyboard.press("ArrowRight")
+        dora.shows(to)
+
+    tab = Person(study, browser, dora.name, context=dora.context)
+    tab.expected = dora.expected
+    tab.page.goto(dora.page.url, wait_until="commit")
+    tab.ready()
+    tab.press("4", 3, 4)
+    tab.page.wait_for_timeout(330)
+    tab.press("4", 4, 5)
+    dora.press("1", 3, 5)  # still shows the fourth; changes it, and goes on behind the other tab
+    dora.page.wait_for_timeout(330)
+    dora.press("2", 5, 6)
+    tab.press("2", 5, 6)
+    tab.check()
+    history = study.store.history().query("annotator == '2u dora?'")
+    assert (history.before == history.after).sum() == 0 and history.kind.value_counts().to_dict() == {"answer": 8, "undo": 1}
+    dora.context.close()
+
+
+def test_a_phone_and_the_keyboard_alone(study, browser):
+    phone = Person(study, browser, "Eve", context=browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, device_scale_factor=2))
+    phone.open()
+    phone.begin()
+    widths = phone.page.evaluate("[document.documentElement, ...document.querySelectorAll('.creative-annotator, .creative-annotator *')].map(e => e.scrollWidth)")
+    assert max(widths) <= 390
+    boxes = [b.bounding_box() for b in phone.page.locator(".answers button").all()]
+    assert len({b["x"] for b in boxes}) == 2 and len({b["y"] for b in boxes}) == 2 and min(b["height"] for b in boxes) >= 44
+    image = phone.page.locator(".stage img").bounding_box()
+    assert image["width"] == image["height"] >= 330 and image["width"] * 2 % 6 == 0  # whole screen pixels for each of 6
+    phone.page.locator(".answers button").nth(2).tap()
+    phone.expected[0] = LABELS[2]
+    phone.shows(1)
+    phone.page.wait_for_timeout(330)
+    for _ in range(2): phone.page.keyboard.press("Tab")
+    phone.page.keyboard.press("Space")
+    phone.expected[1] = LABELS[1]
+    phone.shows(2)
+    phone.check()
+    phone.context.close()
+
+
+def test_ctrl_c_ends_the_kernels_too(study):
+    began = time.time()
+    study.stop()
+    assert study.process.returncode == 0 and study.left == [] and time.time() - began < 15
