@@ -356,12 +356,12 @@ def check_labels(
     _refuse(full, twice, "item", "one answer for each annotator, item and repeat" + (f"; {full.annotator[twice.idxmax()]!r} has two" if twice.any() else ""))
     return full
 
-# %% ../nbs/06_annotation.ipynb #9946c1b6
+# %% ../nbs/06_annotation.ipynb #d7c90438
 def write_labels(labels: pd.DataFrame, path: str | Path):
     "Write labels as CSV, whole or not at all."
     with atomic_path(path) as temporary: _complete(labels).to_csv(temporary, index=False, lineterminator="\n")
 
-def _read_csv(path: Path) -> pd.DataFrame: return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+def _read_csv(path: Path) -> pd.DataFrame: return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 # %% ../nbs/06_annotation.ipynb #d3ed75c5
 def label_studio_config(pool: Pool) -> str:

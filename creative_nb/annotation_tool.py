@@ -47,15 +47,14 @@ def _start(session, message):
     session.at = _first_open(session.order, session.answers())
     return {"said": "Welcome back." if 0 < session.at < len(session.order) else ""}
 
-# %% ../nbs/06_annotation_tool.ipynb #b1e036c4
+# %% ../nbs/06_annotation_tool.ipynb #9e900595
 def _answer(session, message):
     "Save a label, then go on."
     label, seconds = message.get("label"), message.get("seconds")
     if label not in session.store.labels or session.at >= len(session.order): return
     seconds = float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else math.nan
-    (item, repeat), before = session.order[session.at], session.answers()
+    (item, repeat), changed = session.order[session.at], session.shown["label"] is not None
     session.store.add(session.name, item, label, repeat, seconds)
-    changed = (item, repeat) in before
     if not changed: session.seconds.append(seconds)
     session.at = session.at + 1 if changed else _first_open(session.order, session.answers())
     return {"said": "Changed." if changed else ""}
@@ -73,14 +72,14 @@ def _undo(session, message):
     session.at = session.order.index(undone)
     return {"said": "Undone."}
 
-# %% ../nbs/06_annotation_tool.ipynb #a1e2c773
+# %% ../nbs/06_annotation_tool.ipynb #414b6308
 class Session:
     "One annotator at work, without a screen: what is shown, and what a message of the browser does. ValueError if the store is not of the pool."
     acts = {"start": _start, "answer": _answer, "go": _go, "undo": _undo}
 
     def __init__(self, store: Store, pool: Pool):
         if store.digest != pool.digest: raise ValueError(f"store={store.path}: expected a store of {pool}, this is one of {store.name}")
-        self.store, self.pool, self.name = store, pool, ""
+        self.store, self.pool, self.name, self.shown = store, pool, "", {}
         self.order, self.at, self.seconds = [], -1, []  # at: a position in the order; -1 before the first, the order's length after the last
         self._row = {item: i for i, item in enumerate(pool.items)}
 
@@ -93,8 +92,8 @@ class Session:
         if screen == "image":
             image, left = self.pool.images[self._row[self.order[self.at][0]]], time_left(self.seconds, len(self.order) - len(answers))
             view |= {"image": _data_uri(image), "label": answers.get(self.order[self.at]), "left": left}
-        self._last = view | more
-        return self._last
+        self.shown = view | more
+        return self.shown
 
     def receive(self, message: dict) -> dict:
         "Act on `{do: start | answer | go | undo, at: position, reply: number, ...}`; the view that results."
@@ -102,7 +101,7 @@ class Session:
         act, reply = self.acts.get(str(message.get("do"))), message.get("reply")
         fits = act and message.get("at") == self.at and (act is _start) == (not self.order)
         try: return self.view(**((act(self, message) if fits else None) or {}), reply=reply)
-        except sqlite3.Error as e: return self._last | {"error": f"Not saved: {e}. Please try again.", "said": "", "reply": reply}
+        except sqlite3.Error as e: return self.shown | {"error": f"Not saved: {e}. Please try again.", "said": "", "reply": reply}
 
 # %% ../nbs/06_annotation_tool.ipynb #2c5b6224
 _HELPERS = r"""
@@ -334,12 +333,12 @@ _COLOURS = """
 [data-jp-theme-light="false"] .creative-annotator.cell { color-scheme: dark; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #00f054e5
+# %% ../nbs/06_annotation_tool.ipynb #f8f95459
 _BASE = """
 .creative-annotator, .creative-annotator * { box-sizing: border-box; }
-.creative-annotator { background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; display: flex; flex-direction: column; outline: none; }
+.creative-annotator { background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; display: flex; flex-direction: column; outline: none; container: annotator / inline-size; }
 .creative-annotator.page { position: fixed; inset: 0; overflow: auto; }
-.creative-annotator.cell { position: relative; height: min(760px, 82vh); overflow: auto; border: 1px solid var(--soft); border-radius: 8px; }
+.creative-annotator.cell { position: relative; height: min(720px, 78vh); overflow: auto; border: 1px solid var(--soft); border-radius: 8px; }
 .creative-annotator.cell:focus-within { border-color: var(--accent); }
 .creative-annotator main { flex: 1; min-height: 0; display: flex; flex-direction: column; }
 .creative-annotator :is(h1, h2, p, dl, dd, dt) { margin: 0; padding: 0; font-size: inherit; font-weight: inherit; line-height: inherit; color: inherit; }
@@ -369,13 +368,14 @@ _CONTROLS = """
 .creative-annotator .wrong button:focus-visible { outline-color: currentColor; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #af2c3afe
+# %% ../nbs/06_annotation_tool.ipynb #a7b5ec97
 _SCREENS = """
 .creative-annotator .start { width: min(1080px, 100%); margin: auto; padding: 32px; display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: 28px 48px; align-items: start; }
 .creative-annotator .start .primer { grid-area: 1 / 2 / span 2; }
 .creative-annotator .start form { grid-column: 1; }
 .creative-annotator .text { display: grid; gap: 20px; }
 .creative-annotator .meanings { display: grid; gap: 12px; }
+.creative-annotator :is(dt, dd) { float: none; width: auto; }
 .creative-annotator dt { font-weight: 600; display: flex; align-items: center; gap: 10px; }
 .creative-annotator dd { color: var(--quiet); padding-left: 36px; }
 .creative-annotator form { display: grid; gap: 6px; }
@@ -410,18 +410,18 @@ _LABELLING = """
 .creative-annotator nav [aria-disabled="true"] { opacity: 0.4; cursor: default; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #6e6a0485
+# %% ../nbs/06_annotation_tool.ipynb #ad5643b0
 _PHONE = """
-@media (max-width: 720px) {
+@container annotator (max-width: 720px) {
   .creative-annotator .start { grid-template-columns: minmax(0, 1fr); padding: 20px 16px 32px; gap: 28px; }
   .creative-annotator .start .primer { grid-area: auto; }
   .creative-annotator .primer div { grid-template-columns: repeat(auto-fill, minmax(44px, 1fr)); }
   .creative-annotator .label { padding: 12px 12px 26px; gap: 10px; }
   .creative-annotator .answers { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
-  .creative-annotator nav { gap: 0; justify-content: space-between; }
-  .creative-annotator nav kbd, .creative-annotator .shortcuts { display: none; }
+  .creative-annotator nav { gap: 0; flex-wrap: wrap; justify-content: space-between; }
   .creative-annotator nav button { padding: 8px 10px; }
 }
+@media (hover: none) { .creative-annotator nav kbd, .creative-annotator .end kbd, .creative-annotator .shortcuts { display: none; } }
 """
 
 # %% ../nbs/06_annotation_tool.ipynb #d2287271

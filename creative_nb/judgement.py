@@ -143,7 +143,7 @@ def _whole(name: str, counts: Sequence[int]) -> np.ndarray:
         raise ValueError(f"{name}={np.asarray(counts).tolist()}: expected whole numbers of images, not negative and not all zero")
     return values.astype(int)
 
-# %% ../nbs/07_judgement.ipynb #2d129839
+# %% ../nbs/07_judgement.ipynb #706ccba3
 def compare_counts(
     a: Sequence[int],  # images of each label, of one method
     b: Sequence[int],  # of the other
@@ -158,7 +158,8 @@ def compare_counts(
     if not 0 < confidence < 1: raise ValueError(f"confidence={confidence!r}: expected a number between 0 and 1")
     table = table[:, table.any(0)]
     out = {"dof": table.shape[1] - 1, "min_expected": float(expected_freq(table).min())}
-    if out["dof"] == 0: return {"chi2": 0.0, "g": 0.0} | out | {"p_chi2": 1.0, "p_g": 1.0, "p_from": "exact"} | dict.fromkeys(("v", "v_low", "v_high"), math.nan)
+    if out["dof"] == 0:  # one label only
+        return {"chi2": 0.0, "g": 0.0} | out | {"p_chi2": 1.0, "p_g": 1.0, "p_from": "exact"} | dict.fromkeys(("v", "v_low", "v_high"), math.nan)
     found = {name: chi2_contingency(table, correction=False, lambda_=lambda_) for name, lambda_ in TESTS.items()}
     p, how = {name: float(f.pvalue) for name, f in found.items()}, "asymptotic"
     if out["min_expected"] < SMALL: p, how = _conditional(table, seed, largest, resamples)
@@ -380,7 +381,7 @@ def _fewest(creative: np.ndarray, groups: np.ndarray) -> int:
     "Different images of the class that has fewer."
     return min(len(np.unique(groups[creative == c])) for c in (False, True))
 
-# %% ../nbs/07_judgement.ipynb #9741312d
+# %% ../nbs/07_judgement.ipynb #542e84b3
 class CreativityClassifier:
     "Probability that people find an image creative, from its metrics: L1-regularised logistic regression (das2020, section 5)."
     folds = 5  # of the cross-validation that chooses C
@@ -401,7 +402,8 @@ class CreativityClassifier:
         "Standardise, choose C, fit. ValueError for missing or NaN metrics, and for fewer than two images of a class."
         frame, creative = _metrics(scores, self.metrics), np.asarray(creative)
         groups, n = np.arange(len(frame)) if groups is None else np.asarray(groups), len(frame)
-        if creative.shape != (n,) or creative.dtype != bool: raise ValueError(f"creative: expected {n} booleans, got {creative.dtype} of shape {creative.shape}")
+        if creative.shape != (n,) or creative.dtype != bool:
+            raise ValueError(f"creative: expected {n} booleans, got {creative.dtype} of shape {creative.shape}")
         if groups.shape != (n,): raise ValueError(f"groups of shape {groups.shape}: expected ({n},)")
         fewest = _fewest(creative, groups)
         if fewest < 2: raise ValueError(f"creative: {creative.sum()} of {n} are; expected at least two images of either class")

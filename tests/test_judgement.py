@@ -260,8 +260,8 @@ def test_interval_of_v_inverts_the_noncentral_distribution(statistic, dof, n):
 def test_interval_of_v_covers():
     p, q, n, random = np.array([0.4, 0.4, 0.2]), np.array([0.25, 0.5, 0.25]), 150, np.random.default_rng(0)
     true = math.sqrt(((p - q) ** 2 / (p + q)).sum() / 2)
-    found = [compare_counts(random.multinomial(n, p), random.multinomial(n, q)) for _ in range(400)]
-    assert 0.915 < np.mean([f["v_low"] <= true <= f["v_high"] for f in found]) < 0.98
+    found = [compare_counts(random.multinomial(n, p), random.multinomial(n, q)) for _ in range(300)]
+    assert 0.91 < np.mean([f["v_low"] <= true <= f["v_high"] for f in found]) < 0.98
 
 
 # --- methods
@@ -360,8 +360,8 @@ def test_rounding_stays_within_its_range(a, b, seed):
     table = np.array([a, b])[:, a + b > 0]
     rounded, random = table.round(2), np.random.default_rng(seed)
     ends, k = judgement._extremes(rounded, 0.005), table.shape[1]
-    shifts = random.uniform(-1, 1, (200, 2, k)) * 0.005
-    near = table + (shifts - shifts.mean(2, keepdims=True)) * random.random((200, 1, 1))
+    shifts = random.uniform(-1, 1, (60, 2, k)) * 0.005
+    near = table + (shifts - shifts.mean(2, keepdims=True)) * random.random((60, 1, 1))
     near = near[((near >= 0) & (abs(near - rounded) <= 0.005)).all((1, 2))]
     for x in (table, *near):
         expected = np.tile(x.mean(0), (2, 1))
@@ -619,8 +619,8 @@ def test_a_held_out_image_has_no_part_in_its_model(judged, result):
 
 
 def test_same_seed_same_folds(judged, result):
-    again = cross_validate_creativity(judged, ["a", "b", "oc_score"], folds=5, repeats=2)
-    pd.testing.assert_frame_equal(again.probabilities, result.probabilities)
+    again = cross_validate_creativity(judged, ["a", "b", "oc_score"], folds=5, repeats=1)
+    pd.testing.assert_frame_equal(again.probabilities, result.probabilities.query("repeat == 0"))
     other = cross_validate_creativity(judged, ["a"], folds=5, repeats=1, seed=1)
     assert (other.probabilities.row.to_numpy() != result.probabilities.query("repeat == 0").row.to_numpy()).any()
 
@@ -636,7 +636,7 @@ def test_copies_on_both_sides_look_like_skill():
     copies, metrics = copies_of_noise()
     auc = {}
     for groups in (None, "item"):
-        found = cross_validate_creativity(copies, metrics, folds=5, repeats=1, groups=groups)
+        found = cross_validate_creativity(copies, metrics, folds=3, repeats=1, groups=groups)
         auc[groups] = found.folds.query("model == 'all metrics'").auc.mean()
         spread = copies["item"].loc[found.probabilities.row].to_numpy()
         assert (found.probabilities.fold.groupby(spread).nunique().max() == 1) == (groups == "item")
