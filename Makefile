@@ -33,7 +33,7 @@ annotate: $(INSTALLED)
 	@[ -d $(STUDY) ] || [ -f $(POOL) ] || $(PIPELINE) run $(SCALE) --datasets "$(DATASET)" --until annotation_pool
 	@[ -d $(STUDY) ] || { rm -rf $(STUDY).new && mkdir -p $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
 	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
-	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite
+	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create
 
 publish: SCALE = paper
 publish: $(INSTALLED)

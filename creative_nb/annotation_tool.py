@@ -32,7 +32,7 @@ def time_left(
     known = [s for s in seconds if math.isfinite(s)][-20:]
     return statistics.median(known) * remaining if len(known) >= 5 else None
 
-# %% ../nbs/06_annotation_tool.ipynb #1c49caf5
+# %% ../nbs/06_annotation_tool.ipynb #2b0c61d6
 def _first_open(order: list, answers: dict) -> int:
     "Position of the first image without an answer; the number of images if there is none."
     return next((at for at, showing in enumerate(order) if showing not in answers), len(order))
@@ -42,18 +42,18 @@ def _start(session, message):
     name = message.get("name")
     try: who = clean_name(name)
     except ValueError: return {"error": "Please enter a name or code of 1 to 60 characters."}
-    times = session.store.read().query("annotator == @who").sort_values("time")
-    session.name, session.order, session.seconds = " ".join(name.split()), session.store.order(who), times.seconds.tolist()
-    session.at = _first_open(session.order, session.answers())
-    return {"said": "Welcome back." if 0 < session.at < len(session.order) else ""}
+    times = session.store.read().query("annotator == @who").sort_values("time").seconds.tolist()
+    order, answers = session.store.order(who), session.store.answers(who)
+    session.name, session.order, session.seconds, session.at = " ".join(name.split()), order, times, _first_open(order, answers)
+    return {"said": "Welcome back." if 0 < session.at < len(order) else ""}
 
-# %% ../nbs/06_annotation_tool.ipynb #9e900595
+# %% ../nbs/06_annotation_tool.ipynb #d8069347
 def _answer(session, message):
     "Save a label, then go on."
     label, seconds = message.get("label"), message.get("seconds")
     if label not in session.store.labels or session.at >= len(session.order): return
     seconds = float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else math.nan
-    (item, repeat), changed = session.order[session.at], session.shown["label"] is not None
+    (item, repeat), changed = session.order[session.at], session.shown.get("label") is not None
     session.store.add(session.name, item, label, repeat, seconds)
     if not changed: session.seconds.append(seconds)
     session.at = session.at + 1 if changed else _first_open(session.order, session.answers())
@@ -149,7 +149,7 @@ const talk = (model, changed) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #8e5a1e5b
+# %% ../nbs/06_annotation_tool.ipynb #2b4cc7bf
 _INSTRUCTIONS = r"""
 const meanings = (intro) => make("dl", { class: "meanings" }, ...intro.options.map((option, i) =>
   make("div", {}, make("dt", {}, key(String(i + 1)), option.text), make("dd", {}, option.meaning))));
@@ -157,8 +157,9 @@ const primer = (intro) => intro.primer.length === 0 ? "" : make("section", { cla
   make("h2", {}, "Training images"),
   make("p", {}, "The computer learned from images like these. Look at them first: novel means different from these."),
   make("div", { role: "img", "aria-label": `${intro.primer.length} training images` }, ...intro.primer.map((src) => make("img", { src, alt: "" }))));
-const shortcuts = (intro) => make("p", { class: "shortcuts" }, ...[["1", "to"], [String(intro.options.length), "answer"], ["←", "back"], ["→", "forward"],
-  ["U", "undo"], ["?", "instructions"]].map(([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)));
+const shortcuts = (intro) => make("p", { class: "shortcuts" },
+  ...[["1", "to"], [String(intro.options.length), "answer"], ["←", "back"], ["→", "forward"], ["U", "undo"], ["?", "instructions"]].map(
+    ([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)));
 const lead = (intro) => make("p", { class: "lead" },
   `You will see ${intro.total} images made by a computer, one at a time. Choose for each the answer that fits best. `,
   "There is no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.");
@@ -205,19 +206,23 @@ const picture = () => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #dee1bc30
+# %% ../nbs/06_annotation_tool.ipynb #ac4c6d22
 _IMAGE = r"""
 const imageScreen = (intro, { send, help }) => {
-  const shown = picture(), place = make("span"), left = make("span"), bar = make("div", { class: "done" });
-  const meter = make("div", { class: "meter", role: "progressbar", "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": intro.total }, bar);
+  const shown = picture(), place = make("span", { "aria-live": "polite" }), left = make("span"), bar = make("div", { class: "done" });
+  const range = { "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": intro.total };
+  const meter = make("div", { class: "meter", role: "progressbar", ...range }, bar);
   const answer = (label) => { const seconds = shown.seconds(); if (seconds !== null) send("answer", { label, seconds }); };
   const answers = intro.options.map((option, i) => make("button",
-    { type: "button", "aria-keyshortcuts": i + 1, title: option.meaning, onclick: () => answer(option.label) }, key(String(i + 1)), make("span", {}, option.text)));
-  const tool = (text, name, act) => make("button", { type: "button", onclick: (e) => e.currentTarget.ariaDisabled !== "true" && act() }, key(name), " ", text);
+    { type: "button", "aria-keyshortcuts": i + 1, title: option.meaning, onclick: () => answer(option.label) },
+    key(String(i + 1)), make("span", {}, option.text)));
+  const tool = (text, name, act) =>
+    make("button", { type: "button", onclick: (e) => e.currentTarget.ariaDisabled !== "true" && act() }, key(name), " ", text);
   const back = tool("Back", "←", () => send("go", { by: -1 })), forward = tool("Forward", "→", () => send("go", { by: 1 }));
   const undo = tool("Undo", "U", () => send("undo")), more = tool("Instructions", "?", help);
   const element = make("section", { class: "label" }, make("header", {}, meter, make("p", {}, place, left)), shown.element,
-    make("div", { class: "answers", role: "group", "aria-label": "Your answer" }, ...answers), make("nav", { "aria-label": "Moving about" }, back, forward, undo, more));
+    make("div", { class: "answers", role: "group", "aria-label": "Your answer" }, ...answers),
+    make("nav", { "aria-label": "Moving about" }, back, forward, undo, more));
   const show = (view) => {
     shown.show(view);
     place.textContent = `Image ${view.at + 1} of ${intro.total}`;
@@ -225,19 +230,22 @@ const imageScreen = (intro, { send, help }) => {
     meter.setAttribute("aria-valuenow", view.answered);
     bar.style.width = `${100 * view.answered / intro.total}%`;
     answers.forEach((button, i) => { button.ariaPressed = String(intro.options[i].label === view.label); });
-    for (const [button, off] of [[back, view.at === 0], [forward, !view.label], [undo, view.answered === 0]]) button.ariaDisabled = String(off);
+    const off = [[back, view.at === 0], [forward, !view.label], [undo, view.answered === 0]];
+    for (const [button, state] of off) button.ariaDisabled = String(state);
   };
   const keys = Object.fromEntries(answers.map((button, i) => [String(i + 1), () => button.click()]));
-  Object.assign(keys, { ArrowLeft: () => back.click(), Backspace: () => back.click(), ArrowRight: () => forward.click(), u: () => undo.click(), "?": help });
+  Object.assign(keys, { ArrowLeft: () => back.click(), Backspace: () => back.click(), ArrowRight: () => forward.click() });
+  Object.assign(keys, { u: () => undo.click(), "?": help });
   return { element, show, keys, stop: shown.stop, hide: shown.forget, focus: () => shown.element.focus({ preventScroll: true }) };
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #b13e7f61
+# %% ../nbs/06_annotation_tool.ipynb #7536a111
 _DONE = r"""
 const doneScreen = (intro, { send }) => {
-  const heading = make("h1", { tabindex: -1 }, "Thank you"), back = make("button", { type: "button", onclick: () => send("go", { by: -1 }) }, key("←"), " Go back");
-  const text = make("p", { class: "lead" }), element = make("section", { class: "end" }, heading, text, make("div", { class: "row" }, back));
+  const heading = make("h1", { tabindex: -1 }, "Thank you"), text = make("p", { class: "lead" });
+  const back = make("button", { type: "button", onclick: () => send("go", { by: -1 }) }, key("←"), " Go back");
+  const element = make("section", { class: "end" }, heading, text, make("div", { class: "row" }, back));
   const next = new URL(location.href);
   next.searchParams.delete("annotator");
   if (intro.page) back.after(make("a", { href: next.href }, "Next annotator"));
@@ -247,11 +255,12 @@ const doneScreen = (intro, { send }) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #af42233a
+# %% ../nbs/06_annotation_tool.ipynb #6b6fb407
 _KEYS = r"""
 const listen = (root, page, keysNow) => {
   const pressed = (event) => {
     if (!page) event.stopPropagation();
+    if (event.repeat && ["Enter", " "].includes(event.key)) event.preventDefault();
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input")) return;
     const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.shiftKey ? "" : event.code);
     const act = keysNow()[digit ? digit[1] : event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -265,7 +274,7 @@ const listen = (root, page, keysNow) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #c9d14188
+# %% ../nbs/06_annotation_tool.ipynb #9e1321d9
 _RENDER = r"""
 const LOST = "Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.";
 const remember = (name) => {
@@ -275,11 +284,13 @@ const remember = (name) => {
   history.replaceState(history.state, "", here);
 };
 const helpBox = (intro) => make("dialog", { "aria-label": "Instructions" },
-  make("form", { method: "dialog" }, make("h2", {}, "Instructions"), make("button", { class: "primary" }, "Close")), lead(intro), meanings(intro), shortcuts(intro), primer(intro));
+  make("form", { method: "dialog" }, make("h2", {}, "Instructions"), make("button", { class: "primary" }, "Close")),
+  lead(intro), meanings(intro), shortcuts(intro), primer(intro));
 const render = ({ model, el }) => {
   const intro = model.get("intro"), help = helpBox(intro), said = make("p", { class: "said", role: "status" });
   const wrong = make("div", { class: "wrong", role: "alert", hidden: true }), body = make("main", {});
-  const root = make("div", { class: `creative-annotator ${intro.page ? "page" : "cell"}`, tabindex: -1, "data-lm-suppress-shortcuts": "true" }, body, said, wrong, help);
+  const about = { class: `creative-annotator ${intro.page ? "page" : "cell"}`, tabindex: -1, "data-lm-suppress-shortcuts": "true" };
+  const root = make("div", about, body, said, wrong, help);
   let screen = null;
   const talking = talk(model, () => draw());
   const tools = { send: talking.send, help: () => help.showModal() };
@@ -296,7 +307,8 @@ const render = ({ model, el }) => {
     if (wrong.dataset.text === text) return;
     wrong.dataset.text = text;
     wrong.hidden = !text;
-    wrong.replaceChildren(text, ...(talking.lost && intro.page ? [make("button", { type: "button", onclick: () => location.reload() }, "Reload")] : []));
+    wrong.replaceChildren(text);
+    if (talking.lost && intro.page) wrong.append(make("button", { type: "button", onclick: () => location.reload() }, "Reload"));
   };
   const draw = () => {
     const view = model.get("view"), saving = talking.pending?.do === "answer";
@@ -320,112 +332,118 @@ export default { render };
 # %% ../nbs/06_annotation_tool.ipynb #5b0cb9f4
 ESM = "".join((_HELPERS, _TALK, _INSTRUCTIONS, _START, _PICTURE, _IMAGE, _DONE, _KEYS, _RENDER))
 
-# %% ../nbs/06_annotation_tool.ipynb #94f608e8
+# %% ../nbs/06_annotation_tool.ipynb #2870ace5
 _COLOURS = """
-.creative-annotator {
-  --paper: light-dark(#fafaf8, #161719); --ink: light-dark(#1d1d1f, #ececee); --quiet: light-dark(#5b5b63, #a6a6af);
-  --card: light-dark(#ffffff, #222327); --line: light-dark(#85858e, #777780); --soft: light-dark(#e4e4e2, #34353a);
-  --accent: light-dark(#2456a6, #9dbdff); --on-accent: light-dark(#ffffff, #10203f);
-  --alarm: light-dark(#9c1c1c, #ffb3ab); --on-alarm: light-dark(#ffffff, #3d0a06);
-}
-.creative-annotator.page { color-scheme: light dark; }
-[data-jp-theme-light="true"] .creative-annotator.cell { color-scheme: light; }
-[data-jp-theme-light="false"] .creative-annotator.cell { color-scheme: dark; }
+--paper: light-dark(#fafaf8, #161719); --ink: light-dark(#1d1d1f, #ececee); --quiet: light-dark(#5b5b63, #a6a6af);
+--card: light-dark(#ffffff, #222327); --line: light-dark(#85858e, #777780); --soft: light-dark(#e4e4e2, #34353a);
+--accent: light-dark(#2456a6, #9dbdff); --on-accent: light-dark(#ffffff, #10203f);
+--alarm: light-dark(#9c1c1c, #ffb3ab); --on-alarm: light-dark(#ffffff, #3d0a06);
+&.page { color-scheme: light dark; }
+[data-jp-theme-light="true"] &.cell { color-scheme: light; }
+[data-jp-theme-light="false"] &.cell { color-scheme: dark; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #f8f95459
+# %% ../nbs/06_annotation_tool.ipynb #3bfdb322
 _BASE = """
-.creative-annotator, .creative-annotator * { box-sizing: border-box; }
-.creative-annotator { background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; display: flex; flex-direction: column; outline: none; container: annotator / inline-size; }
-.creative-annotator.page { position: fixed; inset: 0; overflow: auto; }
-.creative-annotator.cell { position: relative; height: min(720px, 78vh); overflow: auto; border: 1px solid var(--soft); border-radius: 8px; }
-.creative-annotator.cell:focus-within { border-color: var(--accent); }
-.creative-annotator main { flex: 1; min-height: 0; display: flex; flex-direction: column; }
-.creative-annotator :is(h1, h2, p, dl, dd, dt) { margin: 0; padding: 0; font-size: inherit; font-weight: inherit; line-height: inherit; color: inherit; }
-.creative-annotator h1 { font-size: 28px; line-height: 1.2; font-weight: 650; letter-spacing: -0.01em; outline: none; }
-.creative-annotator h2 { font-size: 18px; font-weight: 650; }
-.creative-annotator :is(.hint, .shortcuts) { color: var(--quiet); font-size: 14px; }
-.creative-annotator .row { display: flex; gap: 12px; align-items: center; }
+&, * { box-sizing: border-box; }
+background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; outline: none;
+display: flex; flex-direction: column; container: annotator / inline-size;
+&.page { position: fixed; inset: 0; overflow: auto; }
+&.cell { position: relative; height: min(720px, 78vh); overflow: auto; border: 1px solid var(--soft); border-radius: 8px; }
+&.cell:focus-within { border-color: var(--accent); }
+main { flex: 1; min-height: 0; display: flex; flex-direction: column; }
+:is(h1, h2, p, dl, dd, dt) { margin: 0; padding: 0; font-size: inherit; font-weight: inherit; line-height: inherit; color: inherit; }
+h1 { font-size: 28px; line-height: 1.2; font-weight: 650; letter-spacing: -0.01em; outline: none; }
+h2 { font-size: 18px; font-weight: 650; }
+:is(.hint, .shortcuts) { color: var(--quiet); font-size: 14px; }
+.row { display: flex; gap: 12px; align-items: center; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #1dd2fbd6
+# %% ../nbs/06_annotation_tool.ipynb #aa665ac2
 _CONTROLS = """
-.creative-annotator :is(button, input) { font: inherit; color: inherit; min-height: 44px; border: 1px solid var(--line); border-radius: 8px; background: var(--card); padding: 8px 14px; margin: 0; }
-.creative-annotator button { cursor: pointer; touch-action: manipulation; }
-.creative-annotator input { flex: 1; min-width: 0; }
-.creative-annotator .primary { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; padding: 8px 24px; }
-.creative-annotator :is(button, input, a):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.creative-annotator button:hover:not([aria-disabled="true"]) { border-color: var(--accent); }
-.creative-annotator a { color: var(--accent); padding: 10px; }
-.creative-annotator kbd { font: 600 13px/1 system-ui, sans-serif; display: inline-block; min-width: 26px; padding: 4px 6px; text-align: center;
+:is(button, input) { font: inherit; color: inherit; min-height: 44px; margin: 0; padding: 8px 14px;
+  border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
+button { cursor: pointer; touch-action: manipulation; }
+input { flex: 1; min-width: 0; }
+.primary { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; padding: 8px 24px; }
+:is(button, input, a):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+button:hover:not([aria-disabled="true"]) { border-color: var(--accent); }
+a { color: var(--accent); padding: 10px; }
+kbd { font: 600 13px/1 system-ui, sans-serif; display: inline-block; min-width: 26px; padding: 4px 6px; text-align: center;
   color: var(--quiet); background: transparent; border: 1px solid var(--line); border-radius: 5px; box-shadow: none; }
-.creative-annotator .said { position: absolute; left: 0; right: 0; bottom: 0; text-align: center; font-size: 14px; line-height: 24px; min-height: 24px; color: var(--quiet); pointer-events: none; }
-.creative-annotator.saving .said { animation: creative-annotator-late 0.2s step-end; }
-@keyframes creative-annotator-late { from { opacity: 0; } }
-.creative-annotator .wrong:not([hidden]) { position: absolute; left: 50%; top: 16px; transform: translateX(-50%); width: min(620px, calc(100% - 32px)); display: flex; gap: 16px;
-  align-items: center; justify-content: space-between; padding: 14px 18px; border-radius: 10px; background: var(--alarm); color: var(--on-alarm); box-shadow: 0 6px 24px #0005; }
-.creative-annotator .wrong button { background: transparent; border-color: currentColor; }
-.creative-annotator .wrong button:focus-visible { outline-color: currentColor; }
+.said { position: absolute; inset: auto 0 0; text-align: center; font-size: 14px; line-height: 24px; min-height: 24px;
+  color: var(--quiet); pointer-events: none; }
+&.saving .said { animation: creative-annotator-late 0.2s step-end; }
+.wrong:not([hidden]) { position: absolute; left: 50%; top: 16px; transform: translateX(-50%); width: min(620px, calc(100% - 32px));
+  display: flex; gap: 16px; align-items: center; justify-content: space-between; padding: 14px 18px; border-radius: 10px;
+  background: var(--alarm); color: var(--on-alarm); box-shadow: 0 6px 24px #0005; }
+.wrong button { background: transparent; border-color: currentColor; }
+.wrong button:focus-visible { outline-color: currentColor; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #a7b5ec97
+# %% ../nbs/06_annotation_tool.ipynb #10dcf8bf
 _SCREENS = """
-.creative-annotator .start { width: min(1080px, 100%); margin: auto; padding: 32px; display: grid; grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); gap: 28px 48px; align-items: start; }
-.creative-annotator .start .primer { grid-area: 1 / 2 / span 2; }
-.creative-annotator .start form { grid-column: 1; }
-.creative-annotator .text { display: grid; gap: 20px; }
-.creative-annotator .meanings { display: grid; gap: 12px; }
-.creative-annotator :is(dt, dd) { float: none; width: auto; }
-.creative-annotator dt { font-weight: 600; display: flex; align-items: center; gap: 10px; }
-.creative-annotator dd { color: var(--quiet); padding-left: 36px; }
-.creative-annotator form { display: grid; gap: 6px; }
-.creative-annotator label { font-weight: 600; }
-.creative-annotator .primer { display: grid; gap: 8px; }
-.creative-annotator .primer p { color: var(--quiet); }
-.creative-annotator .primer div { display: grid; grid-template-columns: repeat(auto-fill, minmax(52px, 1fr)); gap: 6px; margin-top: 8px; }
-.creative-annotator .primer img { width: 100%; display: block; image-rendering: pixelated; border-radius: 3px; }
-.creative-annotator .end { margin: auto; padding: 32px; display: grid; gap: 20px; justify-items: center; text-align: center; max-width: 560px; }
-.creative-annotator dialog { width: min(640px, calc(100% - 32px)); max-height: calc(100% - 32px); border: 0; border-radius: 14px; padding: 24px; background: var(--paper); color: var(--ink); }
-.creative-annotator dialog[open] { display: grid; gap: 18px; }
-.creative-annotator dialog::backdrop { background: #0009; }
-.creative-annotator dialog form { display: flex; justify-content: space-between; align-items: center; position: sticky; top: -24px; background: var(--paper); padding: 8px 0; margin: -8px 0; }
-.creative-annotator .shortcuts { display: flex; flex-wrap: wrap; gap: 8px 16px; }
+.start { width: min(1080px, 100%); margin: auto; padding: 32px; display: grid; gap: 28px 48px; align-items: start;
+  grid-template-columns: minmax(0, 1.25fr) minmax(0, 1fr); }
+.start .primer { grid-area: 1 / 2 / span 2; }
+.start form { grid-column: 1; }
+.text { display: grid; gap: 20px; }
+.meanings { display: grid; gap: 12px; }
+:is(dt, dd) { float: none; width: auto; }
+dt { font-weight: 600; display: flex; align-items: center; gap: 10px; }
+dd { color: var(--quiet); padding-left: 36px; }
+form { display: grid; gap: 6px; }
+label { font-weight: 600; }
+.primer { display: grid; gap: 8px; }
+.primer p { color: var(--quiet); }
+.primer div { display: grid; grid-template-columns: repeat(auto-fill, minmax(52px, 1fr)); gap: 6px; margin-top: 8px; }
+.primer img { width: 100%; display: block; image-rendering: pixelated; border-radius: 3px; }
+.end { margin: auto; padding: 32px; display: grid; gap: 20px; justify-items: center; text-align: center; max-width: 560px; }
+dialog { width: min(640px, calc(100% - 32px)); max-height: calc(100% - 32px); border: 0; border-radius: 14px; padding: 24px;
+  background: var(--paper); color: var(--ink); }
+dialog[open] { display: grid; gap: 18px; }
+dialog::backdrop { background: #0009; }
+dialog form { display: flex; justify-content: space-between; align-items: center; position: sticky; top: -24px;
+  background: var(--paper); padding: 8px 0; margin: -8px 0; }
+.shortcuts { display: flex; flex-wrap: wrap; gap: 8px 16px; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #623c35c4
+# %% ../nbs/06_annotation_tool.ipynb #d4dcdeb2
 _LABELLING = """
-.creative-annotator .label { flex: 1; min-height: 0; width: min(960px, 100%); margin: 0 auto; padding: 16px 24px 28px; display: grid; grid-template-rows: auto minmax(160px, 1fr) auto auto; gap: 14px; }
-.creative-annotator header { display: grid; gap: 8px; }
-.creative-annotator header p { display: flex; justify-content: space-between; gap: 16px; font-size: 14px; color: var(--quiet); font-variant-numeric: tabular-nums; }
-.creative-annotator .meter { height: 6px; border-radius: 3px; background: var(--soft); overflow: hidden; }
-.creative-annotator .done { height: 100%; background: var(--accent); border-radius: 3px; }
-.creative-annotator .stage { position: relative; min-height: 0; min-width: 0; overflow: hidden; outline: none; }
-.creative-annotator .stage img { position: absolute; inset: 0; margin: auto; max-width: none; }
-.creative-annotator .answers { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 10px; }
-.creative-annotator .answers button { min-height: 60px; display: flex; align-items: center; gap: 10px; text-align: left; line-height: 1.25; }
-.creative-annotator .answers [aria-pressed="true"] { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; }
-.creative-annotator [aria-pressed="true"] kbd { color: inherit; border-color: currentColor; }
-.creative-annotator nav { display: flex; justify-content: center; gap: 8px; }
-.creative-annotator nav button { background: none; border-color: transparent; font-size: 14px; color: var(--quiet); }
-.creative-annotator nav [aria-disabled="true"] { opacity: 0.4; cursor: default; }
+.label { flex: 1; min-height: 0; width: min(960px, 100%); margin: 0 auto; padding: 16px 24px 28px;
+  display: grid; grid-template-rows: auto minmax(160px, 1fr) auto auto; gap: 14px; }
+header { display: grid; gap: 8px; }
+header p { display: flex; justify-content: space-between; gap: 16px; font-size: 14px; color: var(--quiet); font-variant-numeric: tabular-nums; }
+.meter { height: 6px; border-radius: 3px; background: var(--soft); overflow: hidden; }
+.done { height: 100%; background: var(--accent); border-radius: 3px; }
+.stage { position: relative; min-height: 0; min-width: 0; overflow: hidden; outline: none; }
+.stage img { position: absolute; inset: 0; margin: auto; max-width: none; box-shadow: 0 0 0 1px var(--soft); }
+.answers { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 10px; }
+.answers button { min-height: 60px; display: flex; align-items: center; gap: 10px; text-align: left; line-height: 1.25; }
+.answers [aria-pressed="true"] { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; }
+[aria-pressed="true"] kbd { color: inherit; border-color: currentColor; }
+nav { display: flex; justify-content: center; gap: 8px; }
+nav button { background: none; border-color: transparent; font-size: 14px; color: var(--quiet); }
+nav [aria-disabled="true"] { opacity: 0.4; cursor: default; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #ad5643b0
+# %% ../nbs/06_annotation_tool.ipynb #6d25ff1a
 _PHONE = """
 @container annotator (max-width: 720px) {
-  .creative-annotator .start { grid-template-columns: minmax(0, 1fr); padding: 20px 16px 32px; gap: 28px; }
-  .creative-annotator .start .primer { grid-area: auto; }
-  .creative-annotator .primer div { grid-template-columns: repeat(auto-fill, minmax(44px, 1fr)); }
-  .creative-annotator .label { padding: 12px 12px 26px; gap: 10px; }
-  .creative-annotator .answers { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
-  .creative-annotator nav { gap: 0; flex-wrap: wrap; justify-content: space-between; }
-  .creative-annotator nav button { padding: 8px 10px; }
+  .start { grid-template-columns: minmax(0, 1fr); padding: 20px 16px 32px; gap: 28px; }
+  .start .primer { grid-area: auto; }
+  .primer div { grid-template-columns: repeat(auto-fill, minmax(44px, 1fr)); }
+  .label { padding: 12px 12px 26px; gap: 10px; }
+  .answers { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px; }
+  nav { gap: 0; flex-wrap: wrap; justify-content: space-between; }
+  nav button { padding: 8px 10px; }
 }
-@media (hover: none) { .creative-annotator nav kbd, .creative-annotator .end kbd, .creative-annotator .shortcuts { display: none; } }
+@media (hover: none) { nav kbd, .end kbd, .shortcuts { display: none; } }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #d2287271
-CSS = "".join((_COLOURS, _BASE, _CONTROLS, _SCREENS, _LABELLING, _PHONE))
+# %% ../nbs/06_annotation_tool.ipynb #2ea5bec5
+CSS = "\n".join((".creative-annotator {", _COLOURS, _BASE, _CONTROLS, _SCREENS, _LABELLING, _PHONE, "}",
+                 "@keyframes creative-annotator-late { from { opacity: 0; } }"))
 
 # %% ../nbs/06_annotation_tool.ipynb #b50cd611
 class Annotator(anywidget.AnyWidget):
@@ -460,13 +478,18 @@ def page() -> Annotator:
     name = parse_qs(os.environ.get("QUERY_STRING", "")).get("annotator", [""])[0]
     return Annotator(Store(os.environ[STORE], pool), pool, annotator=name, page=True)
 
-# %% ../nbs/06_annotation_tool.ipynb #704381c6
+# %% ../nbs/06_annotation_tool.ipynb #1946fe97
 _TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- block notebook_css -%}
-<style>:root { color-scheme: light dark; } body { margin: 0; background: light-dark(#fafaf8, #161719) !important; color: light-dark(#5b5b63, #a6a6af);
-  font: 16px system-ui, sans-serif; } #loading { position: fixed; inset: 0; align-items: center; justify-content: center; } #loading svg { display: none; }
-  #loading_text { font-size: 0; } #loading_text::after { content: "One moment …"; font-size: 16px; font-weight: 400; } .jp-mod-noOutputs { display: none; }
-  .lm-BoxPanel, .lm-BoxPanel-child { contain: none !important; }</style>
+<style>
+  :root { color-scheme: light dark; }
+  body { margin: 0; background: light-dark(#fafaf8, #161719) !important; color: light-dark(#5b5b63, #a6a6af); font: 16px system-ui, sans-serif; }
+  #loading { position: fixed; inset: 0; align-items: center; justify-content: center; }
+  #loading svg, .jp-mod-noOutputs { display: none; }
+  #loading_text { font-size: 0; }
+  #loading_text::after { content: "One moment …"; font-size: 16px; font-weight: 400; }
+  .lm-BoxPanel, .lm-BoxPanel-child { contain: none !important; }
+</style>
 {%- endblock -%}
 """
 
@@ -482,12 +505,18 @@ def write_page(folder: str | Path) -> Path:
     write_text(template / "index.html.j2", _TEMPLATE)
     return Path(folder) / "annotation.ipynb"
 
-# %% ../nbs/06_annotation_tool.ipynb #c395985e
+# %% ../nbs/06_annotation_tool.ipynb #7cbd1456
+def _load_pool(path: str | Path) -> Pool:
+    if not Path(path).is_file(): raise FileNotFoundError(f"pool={path}: no such file")
+    with open(path, "rb") as f:  # the arguments swapped: `Pool.load` would advise to delete the answers
+        if f.read(6) == b"SQLite": raise ValueError(f"pool={path}: expected a file of Pool.save, this is a store")
+    return Pool.load(path)
+
 def check_files(pool: str | Path, store: str | Path) -> Store:
     "The store, after checking that both files exist, are whole and belong together. FileNotFoundError or ValueError if not."
-    for what, path in {"pool": pool, "store": store}.items():
-        if not Path(path).is_file(): raise FileNotFoundError(f"{what}={path}: no such file")
-    return Store(store, Pool.load(pool))
+    loaded = _load_pool(pool)
+    if not Path(store).is_file(): raise FileNotFoundError(f"store={store}: no such file")
+    return Store(store, loaded)
 
 def free_port(
     port: int,  # 0 for any
@@ -520,13 +549,13 @@ def serve(
         os.environ |= {POOL: str(Path(pool).resolve()), STORE: str(Path(store).resolve()), "JUPYTER_PATH": paths}
         _server(url, browser).launch_instance([str(write_page(folder)), *_options(host, port, token)])
 
-# %% ../nbs/06_annotation_tool.ipynb #b5eec2c0
+# %% ../nbs/06_annotation_tool.ipynb #c9ea26d4
 _EXTENSIONS = ("anywidget", "@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8")  # all that the page needs
 
 def _options(host: str, port: int, token: str) -> list[str]:
-    return [f"--Voila.ip={host}", f"--port={port}", "--Voila.port_retries=0", f"--token={token}", "--template=annotation", "--strip_sources=True",
-            "--Voila.log_level=ERROR",
-            "--VoilaConfiguration.allow_template_override=NO", *(f"--VoilaConfiguration.extension_allowlist={e}" for e in _EXTENSIONS),
+    return [f"--Voila.ip={host}", f"--port={port}", "--Voila.port_retries=0", f"--token={token}", "--Voila.log_level=ERROR",
+            "--template=annotation", "--VoilaConfiguration.allow_template_override=NO", "--strip_sources=True",
+            *(f"--VoilaConfiguration.extension_allowlist={e}" for e in _EXTENSIONS),
             "--MappingKernelManager.cull_interval=60", "--MappingKernelManager.cull_idle_timeout=600"]
 
 def _server(url: str, browser: bool):
@@ -539,10 +568,12 @@ def _server(url: str, browser: bool):
             if browser: webbrowser.open(url)
     return Server
 
-# %% ../nbs/06_annotation_tool.ipynb #d22e1862
+# %% ../nbs/06_annotation_tool.ipynb #e0b9e3a7
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m creative_nb.annotation_tool", description="Serve the page on which people label a pool of images.")
-    parser.add_argument("pool", help="file of Pool.save"); parser.add_argument("store", help="SQLite file of the answers")
+    about = "Serve the page on which people label a pool of images."
+    parser = argparse.ArgumentParser(prog="python -m creative_nb.annotation_tool", description=about)
+    parser.add_argument("pool", help="file of Pool.save")
+    parser.add_argument("store", help="SQLite file of the answers")
     parser.add_argument("--create", action="store_true", help="make the store if there is none")
     parser.add_argument("--repeats", type=int, help="with --create: how many images each annotator sees twice (20, or all if there are fewer)")
     parser.add_argument("--port", type=int, default=8866, help="8866 if left out; 0 for any free one")
@@ -555,7 +586,7 @@ def main(argv: list[str] | None = None):
     a = _arguments().parse_args(argv)
     try:
         if a.create and not Path(a.store).is_file():
-            pool = Pool.load(a.pool)
+            pool = _load_pool(a.pool)
             Store(a.store, pool, repeats=min(20, len(pool.items)) if a.repeats is None else a.repeats)
         serve(a.pool, a.store, a.port, a.token, not a.no_browser)
     except (ValueError, OSError, sqlite3.Error) as e: sys.exit(f"error: {e}")
