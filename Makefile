@@ -26,14 +26,16 @@ paper: $(INSTALLED)
 
 # A study is a folder of its own, so that no later run changes the images under the labels.
 DATASET ?= digits
+PORT ?= 8866
 STUDY := runs/$(SCALE)/annotations/$(DATASET)
 POOL := runs/$(SCALE)/pools/$(DATASET).safetensors
 MANIFEST := runs/$(SCALE)/tables/das2020_$(DATASET)_annotation_pool
 annotate: $(INSTALLED)
-	@[ -d $(STUDY) ] || [ -f $(POOL) ] || $(PIPELINE) run $(SCALE) --datasets "$(DATASET)" --until annotation_pool
+	@[ -d $(STUDY) ] || [ -f $(POOL) -a -f $(MANIFEST).csv ] || $(PIPELINE) run $(SCALE) --datasets "$(DATASET)" --until annotation_pool
 	@[ -d $(STUDY) ] || { rm -rf $(STUDY).new && mkdir -p $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
 	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
-	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create
+	@[ -f $(STUDY)/token ] || { umask 077; $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(16))' > $(STUDY)/token; }
+	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --port $(PORT) --token "$$(cat $(STUDY)/token)"
 
 publish: SCALE = paper
 publish: $(INSTALLED)

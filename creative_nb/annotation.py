@@ -122,9 +122,10 @@ def blind(
     key.insert(0, "item", list(pool.items))
     return pool, key
 
-# %% ../nbs/06_annotation.ipynb #189ccc89
+# %% ../nbs/06_annotation.ipynb #32941df7
 def _pictures(root: Path) -> list[Path]:
-    return sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)
+    return sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not hidden(p))
 
 def folder_pool(
     root: str | Path,  # holds a folder for each method
@@ -234,7 +235,7 @@ def _showings(
     keys += [(g.integers(place + gap, n) + 0.5 if place < early else n + place, order[place], 1) for place in twice]
     return [(int(image), again) for _, image, again in sorted(keys, key=lambda k: k[0])]
 
-# %% ../nbs/06_annotation.ipynb #54662026
+# %% ../nbs/06_annotation.ipynb #7c9a38c0
 class Store:
     "Answers of annotators about one pool, in an SQLite file; for several processes at once."
     def __init__(
@@ -247,6 +248,7 @@ class Store:
         self.path = Path(path)
         if not self.path.is_file():
             if pool is None: raise FileNotFoundError(f"no file {path}: pass the pool to make a store for it")
+            if (log := Path(f"{path}-wal")).exists(): raise ValueError(f"path={path}: {log.name} holds answers of a store that was moved; put the two together again")
             if not isinstance(repeats, int) or not 0 <= repeats <= len(pool.items):
                 raise ValueError(f"repeats={repeats!r}: expected 0 to {len(pool.items)}, the number of images")
             rng(seed)

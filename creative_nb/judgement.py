@@ -131,11 +131,12 @@ def _conditional(table: np.ndarray, seed: int, largest: int, resamples: int) -> 
     s = _statistics(random_table(rows, columns, seed=rng(seed, "tables")).rvs(resamples), expected)
     return {name: (1 + int((s[name] >= o).sum())) / (1 + resamples) for name, o in observed.items()}, "Monte Carlo"
 
-# %% ../nbs/07_judgement.ipynb #9ddcd86e
+# %% ../nbs/07_judgement.ipynb #6f987b87
 def _v_interval(statistic: float, dof: int, n: int, confidence: float) -> dict[str, float]:
     "Interval of Cramér's V of a table with two rows, from the noncentral chi-squared distribution."
     tails = {"v_low": (1 + confidence) / 2, "v_high": (1 - confidence) / 2}
-    return {k: math.sqrt(chndtrinc(statistic, dof, t) / n) if chi2.cdf(statistic, dof) > t else 0.0 for k, t in tails.items()}
+    ends = {k: math.sqrt(chndtrinc(statistic, dof, t) / n) if chi2.cdf(statistic, dof) > t else 0.0 for k, t in tails.items()}
+    return ends | {"v_high": max(ends["v_high"], math.sqrt(statistic / n))}  # below the estimate where the statistic is next to nothing
 
 def _whole(name: str, counts: Sequence[int]) -> np.ndarray:
     values = np.asarray(counts, float)
@@ -381,7 +382,7 @@ def _fewest(creative: np.ndarray, groups: np.ndarray) -> int:
     "Different images of the class that has fewer."
     return min(len(np.unique(groups[creative == c])) for c in (False, True))
 
-# %% ../nbs/07_judgement.ipynb #542e84b3
+# %% ../nbs/07_judgement.ipynb #fe62520b
 class CreativityClassifier:
     "Probability that people find an image creative, from its metrics: L1-regularised logistic regression (das2020, section 5)."
     folds = 5  # of the cross-validation that chooses C
@@ -434,23 +435,27 @@ class CreativityClassifier:
         if top is not None and top < 1: raise ValueError(f"top={top}: expected at least 1, or None")
         return np.argsort(-self.predict_proba(scores)[:, 1], kind="stable")[:top]
 
-    def save(self, path: str | Path):
+    def save(
+        self,
+        path: str | Path,
+        **about,  # what else there is to say, such as whose labels it learnt from; JSON-ready
+    ):
         "Write the fitted numbers as JSON, whole or not at all."
         self._fitted()
-        about = {"kind": "CreativityClassifier", "metrics": list(self.coefficients_.index), "seed": self.seed}
+        about = {"kind": "CreativityClassifier", "about": about, "metrics": list(self.coefficients_.index), "seed": self.seed}
         about |= {k: getattr(self, k).to_list() for k in ("mean_", "scale_", "coefficients_")}
         write_text(path, json.dumps(about | {"intercept_": self.intercept_, "strength_": self.strength_}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "CreativityClassifier":
-        "The fitted classifier of a file of `save`. ValueError if it is something else."
+        "The fitted classifier of a file of `save`; what was said about it is in `.about`. ValueError if it is something else."
         try: about = json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as e: raise ValueError(f"{path} is damaged or no JSON ({e}): fit and save again") from e
         kind = about.get("kind") if isinstance(about, dict) else None
         if kind != "CreativityClassifier": raise ValueError(f"{path} is of kind {kind!r}: expected a file of CreativityClassifier.save")
         self = cls(about["metrics"], about["seed"])
         for k in ("mean_", "scale_", "coefficients_"): setattr(self, k, pd.Series(about[k], about["metrics"]))
-        self.intercept_, self.strength_ = about["intercept_"], about["strength_"]
+        self.intercept_, self.strength_, self.about = about["intercept_"], about["strength_"], about["about"]
         return self
 
     def _fitted(self):

@@ -67,7 +67,7 @@ def label_study(run, labels="simulated", dataset="mnist", **more): return LabelS
 
 def test_the_word_simulated_stands_on_all_that_the_panel_touches(run):
     s = label_study(run)
-    path = s.save_table(fractions_table(s), "table4", human_labels.NOT_LABELS)
+    path = s.save_table(fractions_table(s), "table4")
     assert path.name == "das2020_mnist_table4_simulated.csv"
     columns, about = list(pd.read_csv(path)), json.loads(path.with_suffix(".json").read_text())
     assert {"creative_simulated", "creative_low_simulated", "agreed_simulated"} <= set(columns) and {"dataset", "method", "images", "recon_distance"} <= set(columns)
@@ -93,7 +93,7 @@ def test_a_store_and_a_csv_give_the_same_tables_as_labels_counted_by_hand(run):
     for r in a.itertuples():
         seen = plain[(plain.method == r.method) & (plain.label != "")].label
         assert r.agreed == len(seen) and (r.creative == pytest.approx((seen == "creative").mean()) if len(seen) else np.isnan(r.creative))
-    path = by_csv.save_table(a, "table4", human_labels.NOT_LABELS)
+    path = by_csv.save_table(a, "table4")
     assert path.name == "das2020_mnist_table4_people.csv" and list(pd.read_csv(path)) == list(a)
     about = json.loads(path.with_suffix(".json").read_text())
     assert about["labels"] == "people" and about["labels_file"] == "labels.csv" and str(run) not in json.dumps(about["labels_file"])
@@ -101,10 +101,10 @@ def test_a_store_and_a_csv_give_the_same_tables_as_labels_counted_by_hand(run):
 
 def test_tables_of_people_come_before_simulated_ones(run):
     s = label_study(run)
-    s.save_table(fractions_table(s), "table4", human_labels.NOT_LABELS)
+    s.save_table(fractions_table(s), "table4")
     write_labels(s.answers.assign(annotator=s.answers.annotator.str.replace("simulated", "person")), run / "people.csv")
     p = label_study(run, str(run / "people.csv"))
-    p.save_table(fractions_table(p), "table4", human_labels.NOT_LABELS)
+    p.save_table(fractions_table(p), "table4")
     assert read_labelled(run, "mnist", "table4")[1] == "people"
     with pytest.raises(FileNotFoundError, match="table8 of mnist"): read_labelled(run, "mnist", "table8")
 
@@ -131,11 +131,11 @@ def save_all(run, datasets=("mnist", "fmnist")):
         for options, s in label_studies(dataset=d, out=run, scale="smoke").items():
             if options == "main":
                 table = fractions_table(s)
-                for name in ("table1", "table4"): s.save_table(table, name, human_labels.NOT_LABELS)
+                for name in ("table1", "table4"): s.save_table(table, name)
                 s.save_table(metric_table(s.judged, s.names, table2_metrics(s.manifest)), "table2")
-                s.save_table(compare_methods(s.judged.query("creativity_filter == 0"), s.names), "tests", human_labels.NOT_LABELS)
+                s.save_table(compare_methods(s.judged.query("creativity_filter == 0"), s.names), "tests")
             else:
-                s.save_table(label_table(s.judged, s.names, ["dataset", "method", "creativity_filter"]), "table8", human_labels.NOT_LABELS)
+                s.save_table(label_table(s.judged, s.names, ["dataset", "method", "creativity_filter"]), "table8")
                 s.save_table(metric_table(s.judged, s.names, table2_metrics(s.manifest)), "table9")
 
 
@@ -181,3 +181,47 @@ def test_the_manifest_beside_the_labels_is_the_one_they_belong_to(run):
     s.manifest.assign(method="of this study").to_csv(folder / "manifest.csv", index=False)
     beside, of_run = label_study(run, str(folder / "labels.csv")), label_study(run, str(folder / "labels.csv"), manifest_file=str(run / "tables" / "das2020_mnist_annotation_pool.csv"))
     assert set(beside.judged.method) == {"of this study"} and set(of_run.judged.method) == set(METHODS)
+
+
+def test_simulated_answers_in_a_file_are_still_simulated(run):
+    s = label_study(run)
+    write_labels(s.answers, run / "panel.csv")
+    again = label_study(run, str(run / "panel.csv"))
+    assert again.simulated and again.caption == "simulated panel" and again.name("table4").endswith("simulated")
+    pd.testing.assert_frame_equal(fractions_table(again), fractions_table(s))
+    mixed = s.answers.assign(annotator=s.answers.annotator.replace("simulated 1", "Ann"))
+    write_labels(mixed, run / "mixed.csv")
+    with pytest.raises(ValueError, match="answers of both"): _ = label_study(run, str(run / "mixed.csv")).simulated
+
+
+def test_a_manifest_of_another_data_set_or_pool_is_refused(run):
+    with pytest.raises(ValueError, match="dataset='mnist'.*of fmnist"):
+        _ = label_study(run, manifest_file=str(run / "tables" / "das2020_fmnist_annotation_pool.csv")).manifest
+    pool = annotation_pool.Pool.load(annotation_pool.pool_path(run, "mnist"))
+    other, _ = blind(torch.rand(20, 1, 4, 4), pd.DataFrame({"method": ["a"] * 20}), torch.rand(3, 1, 4, 4), "mnist", "main", 1)
+    store = Store(run / "other.sqlite", other, repeats=0)
+    store.add("Ann", other.items[0], "creative")
+    with pytest.raises(ValueError, match="another pool"): _ = label_study(run, str(run / "other.sqlite")).manifest
+    assert pool.digest != other.digest
+
+
+def test_every_table_of_the_report_says_simulated_where_it_rests_on_labels(run):
+    save_all(run)
+    for table in ("table2", "table9", "tests"): report.gather_labelled(run, ["mnist", "fmnist"], table)
+    for name in ("das2020_table2_labels_vs_metrics_simulated", "das2020_table9_labels_vs_metrics_simulated", "das2020_tests_simulated"):
+        columns = set(pd.read_csv(run / "tables" / f"{name}.csv"))
+        assert columns and all(c in human_labels.KEYS or c.endswith("_simulated") for c in columns)
+
+
+def test_tables_of_the_earlier_study_do_not_replace_those_of_the_later(run):
+    main, prior = label_study(run), label_study(run, options="prior")
+    assert main.name("tests") != prior.name("tests") and prior.name("table8") == "das2020_mnist_table8_simulated"
+
+
+def test_one_annotator_has_no_agreement_and_no_consensus(run):
+    s = label_study(run)
+    one = s.answers[s.answers.annotator == "simulated 1"].assign(annotator="Ann")
+    write_labels(one, run / "one.csv")
+    alone = label_study(run, str(run / "one.csv"))
+    assert list(human_labels.agreement_table(alone).statistic) == ["self_consistency"] and (alone.judged.status == "too few").all()
+    assert fractions_table(alone).creative.isna().all() and not len(report.all_tests(fractions_table(alone).assign(dataset="mnist"), list(alone.names)))

@@ -23,6 +23,7 @@ def test_it_is_calibrated_to_the_other_study(study, table, dataset):
     panel, printed = Panel(study, dataset), published(table).query("dataset == @dataset")
     assert list(panel.means.index) == list(STUDIES[study]) and np.allclose(panel.means.recon_distance, printed.recon_distance)
     assert np.allclose(panel.means.oc_score, printed.in_domain_score) and panel.shares.sum() == pytest.approx(1)
+    assert panel.annotators == (9 if study == "main" else 10)
     assert ("ice_mnist" in panel.means) == (dataset != "fmnist") and ("ice_fmnist" in panel.means) == (dataset != "mnist")
 
 
@@ -55,7 +56,6 @@ def test_one_who_always_lapses_presses_each_key_as_often():
 @given(st.integers(0, 5), st.integers(0, 10**6), st.integers(1, 39))
 def test_labels_of_an_image_do_not_depend_on_the_others(seed, shuffle, n):
     panel, pool = Panel("prior", "mnist", annotators=3, seed=seed), images(40)
-    pool = pool.rename(columns=lambda c: c)
     all_labels = panel.annotate(pool, 0).set_index(["annotator", "item"]).label
     some = panel.annotate(pool.sample(n, random_state=shuffle), 0).set_index(["annotator", "item"]).label
     assert (some == all_labels[some.index]).all() and len(some) == 3 * n
@@ -88,3 +88,9 @@ def test_wrong_images():
     with pytest.raises(ValueError, match="no column recon_distance"): Panel().annotate(images(30).drop(columns="recon_distance"))
     with pytest.raises(ValueError, match="1 rows with a missing value"): Panel().annotate(images(30).assign(oc_score=[np.nan] + [1.0] * 29))
     with pytest.raises(ValueError, match="repeats=31"): Panel().annotate(images(30), repeats=31)
+
+
+def test_shares_of_the_earlier_study_count_each_method_once():
+    unfiltered = (0.29, 0.34, 0.08, 0.23, 0.13)  # non-specific, low-active, noisy, random, regular on MNIST, Table 8
+    total = [sum(v) for v in ((0.35, 0.36, 0.08, 0.32, 0.03), (0.13, 0.12, 0.80, 0.25, 0.83), (0.24, 0.18, 0.05, 0.21, 0.01))]
+    assert Panel("main", "mnist").shares["creative"] == pytest.approx(sum(unfiltered) / (sum(unfiltered) + sum(total)))

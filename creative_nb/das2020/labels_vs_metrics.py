@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['table2_metrics', 'in_words', 'plot_metrics', 'creativity_facts']
 
-# %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #ae1b065b
+# %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #c0962af0
 import matplotlib.pyplot as plt, pandas as pd
+from IPython.display import display
 from ..core import from_root
 from .human_labels import LabelStudy, beside, label_studies
 from .study import set_style

@@ -6,15 +6,15 @@
 __all__ = ['measured', 'about', 'gather', 'losses_table', 'gather_labelled', 'show_labelled', 'all_tests', 'plot_ratios',
            'save_all', 'plot_figure', 'short_summary']
 
-# %% ../../nbs/das2020/99_report.ipynb #38c23984
+# %% ../../nbs/das2020/99_report.ipynb #4ecfc13e
 import json
 
 import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
 from ..core import from_root, write_text
 from ..published import compare, published, published_names, rank_correlation, side_by_side, summary
 from ..runs import read_table, save_figure, save_table
-from ..judgement import compare_methods
-from .human_labels import NOT_LABELS, PRINTED, labelled_path, marked, read_labelled
+from ..judgement import BASELINES, compare_methods
+from .human_labels import INDEPENDENT, PRINTED, labelled_path, marked, read_labelled
 from .metric_sweep import COLUMNS, FIGURES, plot_sweep
 from .samples import plot_views
 from .spread import inside_table
@@ -41,7 +41,7 @@ def losses_table(out: str, datasets: list[str]) -> pd.DataFrame:
     spread = pd.concat([measured(out, f"das2020_{d}_spread_networks") for d in datasets]).groupby("dataset")[["total", "nll", "kl"]].std().add_suffix("_sd")
     return pd.concat([measured(out, f"vae_losses_{d}") for d in datasets], ignore_index=True).merge(spread, "left", on="dataset")
 
-# %% ../../nbs/das2020/99_report.ipynb #067ec0dd
+# %% ../../nbs/das2020/99_report.ipynb #cb829718
 def gather_labelled(out: str, datasets: list[str], table: str) -> dict[str, pd.DataFrame]:
     "By whose labels they are, people or simulated: the tables of all data sets one below the other, saved under the name of the printed one."
     paths = {d: path for d in datasets if (path := labelled_path(out, d, table))}
@@ -51,23 +51,27 @@ def gather_labelled(out: str, datasets: list[str], table: str) -> dict[str, pd.D
         parts = [d for d, (_, s) in found.items() if s == source]
         tables[source] = pd.concat([found[d][0].assign(dataset=d) for d in parts], ignore_index=True)
         name = f"{PRINTED.get(table, f'das2020_{table}')}_{source}"
-        save_table(marked(tables[source], source, NOT_LABELS), from_root(out) / "tables" / f"{name}.csv", {"parts": {paths[d].stem: about(out, paths[d].stem) for d in parts}})
+        save_table(marked(tables[source], source, table), from_root(out) / "tables" / f"{name}.csv", {"parts": {paths[d].stem: about(out, paths[d].stem) for d in parts}})
     return tables
 
 def show_labelled(out: str, datasets: list[str], table: str) -> dict[str, pd.DataFrame]:
     "Show these beside the printed table, and return them."
     tables, printed = gather_labelled(out, datasets, table), published(PRINTED[table]).query("dataset in @datasets")
+    if table in INDEPENDENT: printed = printed.drop(columns="recon_distance", errors="ignore")  # shown above, and not from labels
     for source, df in tables.items():
-        name = "simulated" if source == "simulated" else "measured"
+        name = "simulated" if source == "simulated" else "people"
         shown = df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]].style.format(precision=3, na_rep="–").hide().set_caption(f"Labels: {source}")
         display(side_by_side(df, printed, name=name) if len(printed) else shown)
     return tables
 
-# %% ../../nbs/das2020/99_report.ipynb #54565a14
+# %% ../../nbs/das2020/99_report.ipynb #d073f06f
 def all_tests(table4: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    "`compare_methods` over all data sets, from the fractions of Table 4 and the numbers of images behind them."
-    counts = table4[["dataset", "method"]].join(table4[labels].mul(table4.agreed, axis=0).round())
-    return compare_methods(counts[table4.agreed > 0], labels, baselines=[m for m in ("noisy", "random", "regular") if m in set(table4.method)])
+    "`compare_methods` over all data sets, from the fractions of Table 4 and the numbers of images behind them; empty if no two methods have any."
+    counts = table4[["dataset", "method"]].join(table4[labels].mul(table4.agreed, axis=0).round())[table4.agreed > 0]
+    everywhere = set(counts.method).intersection(*(set(rows.method) for _, rows in counts.groupby("dataset")))
+    if "low_active" not in everywhere or not (baselines := [m for m in BASELINES if m in everywhere]): return pd.DataFrame()
+    tests = compare_methods(counts, labels, baselines=baselines)
+    return tests.assign(family=len(tests))
 
 # %% ../../nbs/das2020/99_report.ipynb #4c8ba7ee
 def plot_ratios(compared: pd.DataFrame, title: str):
