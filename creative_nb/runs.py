@@ -101,12 +101,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
     "Read a table of `save_table`: the same floats to the last bit; only an empty cell is missing, so a method may be called None."
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
-# %% ../nbs/09_runs.ipynb #1e002646
+# %% ../nbs/09_runs.ipynb #b15a208b
 def small_png(picture: bytes) -> bytes:
-    "The same PNG with a palette of 256 colours, about half as large."
+    "The same PNG with a palette of 64 colours, a third as large."
     from PIL import Image
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 def save_figure(
