@@ -6,10 +6,11 @@
 __all__ = ['measured', 'about', 'gather', 'losses_table', 'gather_labelled', 'show_labelled', 'all_tests', 'plot_ratios',
            'save_all', 'plot_figure', 'short_summary']
 
-# %% ../../nbs/das2020/99_report.ipynb #4ecfc13e
+# %% ../../nbs/das2020/99_report.ipynb #1d2dca0b
 import json
 
 import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
+from IPython.display import display
 from ..core import from_root, write_text
 from ..published import compare, published, published_names, rank_correlation, side_by_side, summary
 from ..runs import read_table, save_figure, save_table
