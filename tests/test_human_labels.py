@@ -225,3 +225,11 @@ def test_one_annotator_has_no_agreement_and_no_consensus(run):
     alone = label_study(run, str(run / "one.csv"))
     assert list(human_labels.agreement_table(alone).statistic) == ["self_consistency"] and (alone.judged.status == "too few").all()
     assert fractions_table(alone).creative.isna().all() and not len(report.all_tests(fractions_table(alone).assign(dataset="mnist"), list(alone.names)))
+
+
+def test_one_annotator_who_has_just_begun(run):
+    s = label_study(run)
+    write_labels(s.answers.query("annotator == 'simulated 1' and repeat == 0").head(3).assign(annotator="Ann"), run / "few.csv")
+    begun = label_study(run, str(run / "few.csv"))
+    table = human_labels.agreement_table(begun)
+    assert not len(table) and "statistic" in table and begun.caption == "labels of 1 person" and len(begun.judged) == 3
