@@ -235,7 +235,7 @@ def _showings(
     keys += [(g.integers(place + gap, n) + 0.5 if place < early else n + place, order[place], 1) for place in twice]
     return [(int(image), again) for _, image, again in sorted(keys, key=lambda k: k[0])]
 
-# %% ../nbs/06_annotation.ipynb #7c9a38c0
+# %% ../nbs/06_annotation.ipynb #34c5cdc4
 class Store:
     "Answers of annotators about one pool, in an SQLite file; for several processes at once."
     def __init__(
@@ -273,17 +273,21 @@ class Store:
         label: str,
         repeat: int = 0,  # 1 for the second showing
         seconds: float | None = None,  # time taken
-    ):
+        replaces: str | None = None,  # the label that it may replace, "" for none; None for any
+    ) -> bool:  # False: another label is there by now, and stays
         "Keep an answer, or change it. On the disk when this returns. ValueError for an unknown item, label or repeat."
         if item not in self.items: raise ValueError(f"item={item!r}: expected one of the {len(self.items)} items of the pool")
         if label not in self.labels: raise ValueError(f"label={label!r}: expected one of {', '.join(self.labels)}")
         if repeat not in (0, 1): raise ValueError(f"repeat={repeat!r}: expected 0 or 1")
+        if repeat and (item, 1) not in self.order(annotator): raise ValueError(f"repeat=1: {annotator!r} does not see {item!r} twice")
         key, seconds, now = (clean_name(annotator), item, int(repeat)), _duration(seconds), _now()
         with _connected(self.path, write=True) as db:
             before, = db.execute("SELECT label FROM answers WHERE (annotator, item, repeat) = (?, ?, ?)", key).fetchone() or ("",)
-            if before == label: return
+            if before == label: return True
+            if replaces not in (None, before): return False
             db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (*key, label, seconds, now))
             db.execute("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, 'answer', ?, ?, NULL)", (*key, before, label, seconds, now))
+        return True
 
     def undo(self, annotator: str) -> tuple[str, int] | None:
         "Take back this annotator's latest change that is not undone yet: its (item, repeat), or None if there is none."

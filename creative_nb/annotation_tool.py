@@ -32,7 +32,7 @@ def time_left(
     known = [s for s in seconds if math.isfinite(s)][-20:]
     return statistics.median(known) * remaining if len(known) >= 5 else None
 
-# %% ../nbs/06_annotation_tool.ipynb #2b0c61d6
+# %% ../nbs/06_annotation_tool.ipynb #edf7b771
 def _first_open(order: list, answers: dict) -> int:
     "Position of the first image without an answer; the number of images if there is none."
     return next((at for at, showing in enumerate(order) if showing not in answers), len(order))
@@ -42,22 +42,24 @@ def _start(session, message):
     name = message.get("name")
     try: who = clean_name(name)
     except ValueError: return {"error": "Please enter a name or code of 1 to 60 characters."}
-    times = session.store.read().query("annotator == @who").sort_values("time").seconds.tolist()
     order, answers = session.store.order(who), session.store.answers(who)
+    if answers and message.get("known") is not True: return {"name": name, "known": len(answers)}
+    times = session.store.read().query("annotator == @who").sort_values("time").seconds.tolist()
     session.name, session.order, session.seconds, session.at = " ".join(name.split()), order, times, _first_open(order, answers)
     return {"said": "Welcome back." if 0 < session.at < len(order) else ""}
 
-# %% ../nbs/06_annotation_tool.ipynb #d8069347
+# %% ../nbs/06_annotation_tool.ipynb #3703e906
 def _answer(session, message):
     "Save a label, then go on."
     label, seconds = message.get("label"), message.get("seconds")
     if label not in session.store.labels or session.at >= len(session.order): return
     seconds = float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else math.nan
-    (item, repeat), changed = session.order[session.at], session.shown.get("label") is not None
-    session.store.add(session.name, item, label, repeat, seconds)
-    if not changed: session.seconds.append(seconds)
-    session.at = session.at + 1 if changed else _first_open(session.order, session.answers())
-    return {"said": "Changed." if changed else ""}
+    (item, repeat), before = session.order[session.at], session.shown.get("label") or ""
+    if not session.store.add(session.name, item, label, repeat, seconds, replaces=before):
+        return {"said": "Answered in another window, as marked. Press again to change it."}
+    if not before: session.seconds.append(seconds)
+    session.at = session.at + 1 if before else _first_open(session.order, session.answers())
+    return {"said": "Changed." if before not in ("", label) else ""}
 
 # %% ../nbs/06_annotation_tool.ipynb #51a736ee
 def _go(session, message):
@@ -72,7 +74,7 @@ def _undo(session, message):
     session.at = session.order.index(undone)
     return {"said": "Undone."}
 
-# %% ../nbs/06_annotation_tool.ipynb #414b6308
+# %% ../nbs/06_annotation_tool.ipynb #fd5b4fff
 class Session:
     "One annotator at work, without a screen: what is shown, and what a message of the browser does. ValueError if the store is not of the pool."
     acts = {"start": _start, "answer": _answer, "go": _go, "undo": _undo}
@@ -88,7 +90,7 @@ class Session:
     def view(self, **more) -> dict:
         "What to draw now, and `more` with it."
         answers, screen = self.answers(), "start" if self.at < 0 else "image" if self.at < len(self.order) else "done"
-        view = {"screen": screen, "at": self.at, "name": self.name, "answered": len(answers), "said": "", "error": "", "reply": None}
+        view = {"screen": screen, "at": self.at, "name": self.name, "answered": len(answers), "known": 0, "said": "", "error": "", "reply": None}
         if screen == "image":
             image, left = self.pool.images[self._row[self.order[self.at][0]]], time_left(self.seconds, len(self.order) - len(answers))
             view |= {"image": _data_uri(image), "label": answers.get(self.order[self.at]), "left": left}
@@ -103,7 +105,7 @@ class Session:
         try: return self.view(**((act(self, message) if fits else None) or {}), reply=reply)
         except sqlite3.Error as e: return self.shown | {"error": f"Not saved: {e}. Please try again.", "said": "", "reply": reply}
 
-# %% ../nbs/06_annotation_tool.ipynb #2c5b6224
+# %% ../nbs/06_annotation_tool.ipynb #5ced62b9
 _HELPERS = r"""
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
@@ -115,6 +117,11 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 const key = (name) => make("kbd", { "aria-hidden": "true" }, name);
+const anew = (text) => {
+  const here = new URL(location.href);
+  here.searchParams.delete("annotator");
+  return make("a", { href: here.href }, text);
+};
 const inWords = (seconds) => {
   const minutes = Math.round(seconds / 60);
   if (seconds < 50) return "less than a minute left";
@@ -149,7 +156,7 @@ const talk = (model, changed) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #2b4cc7bf
+# %% ../nbs/06_annotation_tool.ipynb #298120fd
 _INSTRUCTIONS = r"""
 const meanings = (intro) => make("dl", { class: "meanings" }, ...intro.options.map((option, i) =>
   make("div", {}, make("dt", {}, key(String(i + 1)), option.text), make("dd", {}, option.meaning))));
@@ -157,26 +164,39 @@ const primer = (intro) => intro.primer.length === 0 ? "" : make("section", { cla
   make("h2", {}, "Training images"),
   make("p", {}, "The computer learned from images like these. Look at them first: novel means different from these."),
   make("div", { role: "img", "aria-label": `${intro.primer.length} training images` }, ...intro.primer.map((src) => make("img", { src, alt: "" }))));
-const shortcuts = (intro) => make("p", { class: "shortcuts" },
+const shortcuts = (intro, ...more) => make("p", { class: "shortcuts" },
   ...[["1", "to"], [String(intro.options.length), "answer"], ["←", "back"], ["→", "forward"], ["U", "undo"], ["?", "instructions"]].map(
-    ([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)));
+    ([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)), ...more);
 const lead = (intro) => make("p", { class: "lead" },
   `You will see ${intro.total} images made by a computer, one at a time. Choose for each the answer that fits best. `,
   "There is no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.");
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #b8ea3590
+# %% ../nbs/06_annotation_tool.ipynb #430aa1cf
 _START = r"""
 const startScreen = (intro, { send }) => {
   const input = make("input", { type: "text", id: `annotator-${Math.random()}`, maxlength: 60, required: true, autocomplete: "off",
                                 spellcheck: "false", autocapitalize: "off" });
   const start = make("button", { type: "submit", class: "primary" }, "Start");
-  const form = make("form", { onsubmit: (e) => { e.preventDefault(); send("start", { name: input.value }); } },
-    make("label", { for: input.id }, "Your name or code"), make("div", { class: "row" }, input, start),
-    make("p", { class: "hint" }, "With the same name you can go on later where you stopped."));
+  const hint = make("p", { class: "hint", role: "status" });
+  let asked = null, count = 0;
+  const known = () => input.value === asked;
+  const ask = () => {
+    hint.textContent = !known() ? "With the same name you can go on later where you stopped."
+      : `“${asked}” has ${count} ${count === 1 ? "answer" : "answers"} already. If that is you, go on; if not, please choose another name.`;
+    hint.classList.toggle("asks", known());
+    start.textContent = known() ? "Go on" : "Start";
+  };
+  input.addEventListener("input", ask);
+  const form = make("form", { onsubmit: (e) => { e.preventDefault(); send("start", { name: input.value, known: known() }); } },
+    make("label", { for: input.id }, "Your name or code"), make("div", { class: "row" }, input, start), hint);
   const text = make("div", { class: "text" }, make("h1", {}, "How creative are these images?"), lead(intro), meanings(intro));
   const element = make("section", { class: "start" }, text, primer(intro), form);
-  const show = (view) => { if (!input.value) input.value = view.name; };
+  const show = (view) => {
+    if (!input.value) input.value = view.name;
+    [asked, count] = view.known ? [view.name, view.known] : [null, 0];
+    ask();
+  };
   return { element, show, keys: {}, focus: () => { if (matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); } };
 };
 """
@@ -206,10 +226,10 @@ const picture = () => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #ac4c6d22
+# %% ../nbs/06_annotation_tool.ipynb #7daafbaa
 _IMAGE = r"""
 const imageScreen = (intro, { send, help }) => {
-  const shown = picture(), place = make("span", { "aria-live": "polite" }), left = make("span"), bar = make("div", { class: "done" });
+  const shown = picture(), place = make("span", { "aria-live": "polite" }), left = make("span"), who = make("span", { class: "who" }), bar = make("div", { class: "done" });
   const range = { "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": intro.total };
   const meter = make("div", { class: "meter", role: "progressbar", ...range }, bar);
   const answer = (label) => { const seconds = shown.seconds(); if (seconds !== null) send("answer", { label, seconds }); };
@@ -220,12 +240,13 @@ const imageScreen = (intro, { send, help }) => {
     make("button", { type: "button", onclick: (e) => e.currentTarget.ariaDisabled !== "true" && act() }, key(name), " ", text);
   const back = tool("Back", "←", () => send("go", { by: -1 })), forward = tool("Forward", "→", () => send("go", { by: 1 }));
   const undo = tool("Undo", "U", () => send("undo")), more = tool("Instructions", "?", help);
-  const element = make("section", { class: "label" }, make("header", {}, meter, make("p", {}, place, left)), shown.element,
+  const element = make("section", { class: "label" }, make("header", {}, meter, make("p", {}, place, who, left)), shown.element,
     make("div", { class: "answers", role: "group", "aria-label": "Your answer" }, ...answers),
     make("nav", { "aria-label": "Moving about" }, back, forward, undo, more));
   const show = (view) => {
     shown.show(view);
     place.textContent = `Image ${view.at + 1} of ${intro.total}`;
+    who.textContent = view.name;
     left.textContent = [`${view.answered} done`, ...(view.left === null ? [] : [inWords(view.left)])].join(", ");
     meter.setAttribute("aria-valuenow", view.answered);
     bar.style.width = `${100 * view.answered / intro.total}%`;
@@ -240,15 +261,13 @@ const imageScreen = (intro, { send, help }) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #7536a111
+# %% ../nbs/06_annotation_tool.ipynb #3168605f
 _DONE = r"""
 const doneScreen = (intro, { send }) => {
   const heading = make("h1", { tabindex: -1 }, "Thank you"), text = make("p", { class: "lead" });
   const back = make("button", { type: "button", onclick: () => send("go", { by: -1 }) }, key("←"), " Go back");
   const element = make("section", { class: "end" }, heading, text, make("div", { class: "row" }, back));
-  const next = new URL(location.href);
-  next.searchParams.delete("annotator");
-  if (intro.page) back.after(make("a", { href: next.href }, "Next annotator"));
+  if (intro.page) back.after(anew("Next annotator"));
   const show = (view) => { text.textContent = `All ${intro.total} images have your answer, and every answer is saved. You can close this page.`; };
   const keys = { ArrowLeft: () => back.click(), Backspace: () => back.click(), u: () => send("undo") };
   return { element, show, keys, focus: () => heading.focus({ preventScroll: true }) };
@@ -274,20 +293,24 @@ const listen = (root, page, keysNow) => {
 };
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #9e1321d9
+# %% ../nbs/06_annotation_tool.ipynb #04d442eb
 _RENDER = r"""
 const LOST = "Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.";
+const BUSY = "Not saved yet: the kernel is busy, or gone. If it is gone, run this cell again; everything before this image is saved.";
 const remember = (name) => {
   const here = new URL(location.href);
   if (here.searchParams.get("annotator") === name) return;
   here.searchParams.set("annotator", name);
   history.replaceState(history.state, "", here);
 };
-const helpBox = (intro) => make("dialog", { "aria-label": "Instructions" },
+const helpBox = (intro, keys) => make("dialog", { "aria-label": "Instructions" },
   make("form", { method: "dialog" }, make("h2", {}, "Instructions"), make("button", { class: "primary" }, "Close")),
-  lead(intro), meanings(intro), shortcuts(intro), primer(intro));
+  lead(intro), meanings(intro), shortcuts(intro, make("label", {}, keys, " use these keys")), primer(intro),
+  intro.page ? make("p", {}, anew("Start under another name")) : "");
 const render = ({ model, el }) => {
-  const intro = model.get("intro"), help = helpBox(intro), said = make("p", { class: "said", role: "status" });
+  const keys = make("input", { type: "checkbox", checked: true });
+  keys.addEventListener("change", () => root.classList.toggle("keyless", !keys.checked));
+  const intro = model.get("intro"), help = helpBox(intro, keys), said = make("p", { class: "said", role: "status" });
   const wrong = make("div", { class: "wrong", role: "alert", hidden: true }), body = make("main", {});
   const about = { class: `creative-annotator ${intro.page ? "page" : "cell"}`, tabindex: -1, "data-lm-suppress-shortcuts": "true" };
   const root = make("div", about, body, said, wrong, help);
@@ -316,10 +339,10 @@ const render = ({ model, el }) => {
     screens[screen].show(view);
     root.classList.toggle("saving", saving);
     said.textContent = talking.lost ? "" : saving ? "Saving …" : view.said;
-    complain(talking.lost ? LOST : view.error);
+    complain(!talking.lost ? view.error : intro.page ? LOST : BUSY);
     if (intro.page && view.screen !== "start") remember(view.name);
   };
-  const silent = listen(root, intro.page, () => (help.open ? {} : screens[screen].keys));
+  const silent = listen(root, intro.page, () => (help.open || !keys.checked ? {} : screens[screen].keys));
   const appeared = new ResizeObserver(() => { if (root.clientHeight && intro.page) { appeared.disconnect(); screens[screen].focus(); } });
   appeared.observe(root);
   el.replaceChildren(root);
@@ -343,7 +366,7 @@ _COLOURS = """
 [data-jp-theme-light="false"] &.cell { color-scheme: dark; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #3bfdb322
+# %% ../nbs/06_annotation_tool.ipynb #925e5950
 _BASE = """
 &, * { box-sizing: border-box; }
 background: var(--paper); color: var(--ink); font: 16px/1.45 system-ui, sans-serif; outline: none;
@@ -356,15 +379,20 @@ main { flex: 1; min-height: 0; display: flex; flex-direction: column; }
 h1 { font-size: 28px; line-height: 1.2; font-weight: 650; letter-spacing: -0.01em; outline: none; }
 h2 { font-size: 18px; font-weight: 650; }
 :is(.hint, .shortcuts) { color: var(--quiet); font-size: 14px; }
+.hint.asks { color: var(--ink); font-weight: 600; }
 .row { display: flex; gap: 12px; align-items: center; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #aa665ac2
+# %% ../nbs/06_annotation_tool.ipynb #cb6a101e
 _CONTROLS = """
 :is(button, input) { font: inherit; color: inherit; min-height: 44px; margin: 0; padding: 8px 14px;
   border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
 button { cursor: pointer; touch-action: manipulation; }
 input { flex: 1; min-width: 0; }
+dialog a { padding-inline: 0; }
+.shortcuts label { font-weight: inherit; }
+input[type="checkbox"] { min-height: 0; width: 18px; height: 18px; vertical-align: text-bottom; }
+&.keyless :is(nav, .answers, .end) kbd { visibility: hidden; }
 .primary { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; padding: 8px 24px; }
 :is(button, input, a):focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 button:hover:not([aria-disabled="true"]) { border-color: var(--accent); }
@@ -408,12 +436,13 @@ dialog form { display: flex; justify-content: space-between; align-items: center
 .shortcuts { display: flex; flex-wrap: wrap; gap: 8px 16px; }
 """
 
-# %% ../nbs/06_annotation_tool.ipynb #d4dcdeb2
+# %% ../nbs/06_annotation_tool.ipynb #6ddfb212
 _LABELLING = """
 .label { flex: 1; min-height: 0; width: min(960px, 100%); margin: 0 auto; padding: 16px 24px 28px;
   display: grid; grid-template-rows: auto minmax(160px, 1fr) auto auto; gap: 14px; }
 header { display: grid; gap: 8px; }
 header p { display: flex; justify-content: space-between; gap: 16px; font-size: 14px; color: var(--quiet); font-variant-numeric: tabular-nums; }
+.who { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .meter { height: 6px; border-radius: 3px; background: var(--soft); overflow: hidden; }
 .done { height: 100%; background: var(--accent); border-radius: 3px; }
 .stage { position: relative; min-height: 0; min-width: 0; overflow: hidden; outline: none; }
@@ -445,7 +474,7 @@ _PHONE = """
 CSS = "\n".join((".creative-annotator {", _COLOURS, _BASE, _CONTROLS, _SCREENS, _LABELLING, _PHONE, "}",
                  "@keyframes creative-annotator-late { from { opacity: 0; } }"))
 
-# %% ../nbs/06_annotation_tool.ipynb #b50cd611
+# %% ../nbs/06_annotation_tool.ipynb #5d4be904
 class Annotator(anywidget.AnyWidget):
     "The screen on which one annotator labels the images of `pool`, in the order of `store`, which keeps each answer."
     _esm, _css = ESM, CSS
@@ -462,7 +491,7 @@ class Annotator(anywidget.AnyWidget):
         super().__init__(intro=_intro(store, pool, page), view=self.session.view(name=annotator))
         try: known = clean_name(annotator) in store.annotators()
         except ValueError: known = False
-        if known: self.receive({"do": "start", "at": -1, "name": annotator})
+        if known: self.receive({"do": "start", "at": -1, "name": annotator, "known": True})
         self.on_msg(lambda widget, message, buffers: self.receive(message))
 
     def receive(self, message: dict):

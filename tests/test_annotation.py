@@ -205,7 +205,7 @@ STEP = st.tuples(st.sampled_from(["Ann", "Bo"]), st.sampled_from([None, *MAIN]),
 @given(st.lists(STEP, max_size=20))
 def test_store_against_a_model(steps):
     with tempfile.TemporaryDirectory() as folder:
-        store, model = Store(Path(folder) / "s.sqlite", POOL, repeats=0), Model()
+        store, model = Store(Path(folder) / "s.sqlite", POOL, repeats=len(POOL.items)), Model()
         for i, (who, label, n, repeat) in enumerate(steps):
             if label is None: assert store.undo(who) == model.undo(who.casefold())
             else: store.add(who, POOL.items[n], label, repeat, seconds=i), model.add(who.casefold(), POOL.items[n], repeat, label)
@@ -223,6 +223,25 @@ def test_each_person_undoes_their_own(tmp_path):
     store.add("Ann", a, "creative"), store.add("Bo", a, "inconclusive"), store.add("Ann", b, "creative")
     assert [store.undo("Bo"), store.undo("Bo"), store.undo("Ann"), store.undo("Ann"), store.undo("Ann")] == [(a, 0), None, (b, 0), (a, 0), None]
     assert store.read().empty and store.read().dtypes.to_dict() == check_labels(table(a="1")).dtypes.to_dict()
+
+
+def test_an_answer_replaces_only_what_was_seen(tmp_path):
+    store, item = Store(tmp_path / "s.sqlite", POOL, repeats=0), POOL.items[0]
+    assert store.add("Ann", item, "creative", replaces="") and not store.add("Ann", item, "inconclusive", replaces="")
+    assert store.add("Ann", item, "creative", replaces="")  # it is there already
+    assert store.answers("Ann") == {(item, 0): "creative"} and len(store.history()) == 1
+    assert store.add("Ann", item, "inconclusive", replaces="creative") and not store.add("Ann", item, "creative", replaces="novel_not_creative")
+    assert store.history().after.tolist() == ["creative", "inconclusive"]
+
+
+def test_only_what_is_shown_twice_has_a_second_answer(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=1)
+    (again,) = [item for item, repeat in store.order("Ann") if repeat]
+    for item in POOL.items:
+        if item == again: assert store.add("Ann", item, "creative", repeat=1)
+        else:
+            with pytest.raises(ValueError, match="repeat=1.*does not see"): store.add("Ann", item, "creative", repeat=1)
+    assert store.undo("Ann") == (again, 1)
 
 
 def test_opening(tmp_path):
@@ -386,7 +405,7 @@ def test_round_trip_csv(labels):
 def test_round_trip_store(labels):
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(torch.zeros(7, 1, 2, 2, dtype=torch.uint8), ("a", *POOL.items[:6]), torch.zeros(0, 1, 2, 2, dtype=torch.uint8), "x")
-        store = Store(Path(folder) / "l.sqlite", pool, repeats=0)
+        store = Store(Path(folder) / "l.sqlite", pool, repeats=len(pool.items))
         for r in labels.itertuples(): store.add(r.annotator, r.item, r.label, r.repeat, r.seconds)
         back = read_labels(store.path, pool=pool)
         pd.testing.assert_frame_equal(in_order(back, "time"), in_order(labels, "time"))

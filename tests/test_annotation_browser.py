@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -21,8 +22,10 @@ import torch
 from creative_nb import annotation_tool
 from creative_nb.annotation import Store, blind
 from creative_nb.annotation_tool import POOL, STORE, Annotator, Session, main, page, time_left
+from creative_nb.models import pretrained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 LABELS = ("creative", "novel_not_creative", "not_novel_or_creative", "inconclusive")
 
@@ -58,6 +61,8 @@ def test_two_sessions_of_one_annotator_keep_what_a_plain_dictionary_keeps(tmp_pa
         at = session.at
         view = session.receive(message | {"at": at + 1 if stale else at})
         if stale: assert session.at == at
+        elif message["do"] == "answer" and at < 5 and kept.get(at) not in (label[who], message["label"]):  # answered in the other session
+            assert session.at == at and "another window" in view["said"]
         elif message["do"] == "answer" and at < 5:
             if kept.get(at) != message["label"]: past.append((at, kept.get(at)))
             kept[at] = message["label"]
@@ -109,7 +114,7 @@ def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monke
     pool, _, store = made_up(tmp_path)
     session = started(store, pool)
     with monkeypatch.context() as m:
-        def locked(*_): raise sqlite3.OperationalError("database is locked")
+        def locked(*_, **__): raise sqlite3.OperationalError("database is locked")
         m.setattr(store, "add", locked)
         view = session.receive({"do": "answer", "at": 0, "label": "creative", "reply": 7})
     assert "database is locked" in view["error"] and view["at"] == session.at == 0 and view["reply"] == 7 and view["image"]
@@ -126,6 +131,18 @@ def test_who_comes_back_goes_on_and_who_is_new_reads_the_instructions(tmp_path, 
         monkeypatch.setenv("QUERY_STRING", query)
         assert (page().view["screen"], page().view["at"]) == (screen, at), query
     assert store.read().seconds.tolist() == [2.5] and store.annotators() == ["ada l."]
+
+
+def test_a_name_that_has_answers_is_asked_about(tmp_path):
+    pool, _, store = made_up(tmp_path)
+    started(store, pool).receive({"do": "answer", "at": 0, "label": "creative"})
+    other = Session(store, pool)
+    for known in ({}, {"known": False}, {"known": 1}):
+        view = other.receive({"do": "start", "at": -1, "name": " ADA", **known})
+        assert (view["screen"], view["name"], view["known"], other.order) == ("start", " ADA", 1, [])
+    assert other.receive({"do": "start", "at": -1, "name": "Bob"})["known"] == 0 and other.at == 0  # nobody yet
+    again = Session(store, pool).receive({"do": "start", "at": -1, "name": "ADA", "known": True})
+    assert (again["screen"], again["at"], again["known"]) == ("image", 1, 0)
 
 
 def test_seconds_that_cannot_be_true_are_unknown(tmp_path):
@@ -236,7 +253,7 @@ class Person:
     def open(self): self.page.goto(self.study.url, wait_until="commit")
 
     def begin(self):
-        self.page.locator(".creative-annotator input").fill(self.name, timeout=120_000)
+        self.page.locator(".creative-annotator input[type=text]").fill(self.name, timeout=120_000)
         self.page.keyboard.press("Enter")
         self.ready()
 
@@ -375,7 +392,14 @@ def test_slips_of_the_finger_and_two_tabs(study, browser):
     tab.press("4", 3, 4)
     tab.page.wait_for_timeout(330)
     tab.press("4", 4, 5)
-    dora.press("1", 3, 5)  # still shows the fourth; changes it, and goes on behind the other tab
+    dora.page.bring_to_front()  # what lies behind draws once a second
+    keyboard.press("1")  # still shows the fourth as unanswered: learns what the other tab said
+    dora.page.get_by_text("Answered in another window").wait_for()
+    assert dora.page.get_by_role("button", pressed=True).get_attribute("aria-keyshortcuts") == "4"
+    dora.check()
+    dora.press("1", 3, 4)  # now it is a change
+    keyboard.press("ArrowRight")  # over the fifth, which the other tab answered
+    dora.shows(5)
     dora.page.wait_for_timeout(330)
     for _ in range(2): keyboard.press("Tab")  # the second answer, by the keys that everybody knows
     keyboard.down("Enter")
@@ -386,6 +410,8 @@ def test_slips_of_the_finger_and_two_tabs(study, browser):
     dora.page.wait_for_timeout(330)
     keyboard.up("Enter")
     assert dora.at == 6
+    tab.page.bring_to_front()
+    tab.page.wait_for_timeout(330)
     tab.press("2", 5, 6)
     tab.page.wait_for_timeout(330)
     tab.press("1", 6, 7)
@@ -395,6 +421,61 @@ def test_slips_of_the_finger_and_two_tabs(study, browser):
     history = study.store.history().query("annotator == '2u dora?'")
     assert (history.before == history.after).sum() == 0 and history.kind.value_counts().to_dict() == {"answer": 9, "undo": 1}
     dora.context.close()
+
+
+def test_a_name_in_use_and_keys_switched_off(study, browser):
+    first = Person(study, browser, "Emil")
+    first.open()
+    first.begin()
+    first.press("1", 0, 1)
+    assert first.page.locator("header .who").inner_text() == "Emil"
+    first.page.get_by_role("button", name="Instructions").click()
+    first.page.get_by_label("use these keys").uncheck()
+    first.page.keyboard.press("Escape")
+    first.page.wait_for_timeout(330)
+    first.page.keyboard.press("2")
+    first.page.get_by_role("button", name="Creative", exact=True).click()
+    first.expected[1] = LABELS[0]
+    first.shows(2)
+    first.page.get_by_role("button", name="Instructions").click()
+    first.page.get_by_role("link", name="Start under another name").click()
+
+    first.page.locator("input[type=text]").fill("emil", timeout=120_000)
+    first.page.keyboard.press("Enter")
+    first.page.get_by_text("“emil” has 2 answers already").wait_for()
+    first.page.locator("input[type=text]").fill("emilia")
+    assert first.page.get_by_role("button", name="Start").is_visible()
+    first.page.locator("input[type=text]").fill("emil")
+    first.page.get_by_role("button", name="Go on").click()
+    first.ready()
+    assert first.at == 2
+    first.check()
+    first.context.close()
+
+
+def test_the_picture_of_the_page(browser, tmp_path):
+    "The page as the README shows it. CREATIVE_NB_PICTURE=figures/annotation_tool.png pytest -k picture makes that file again."
+    with torch.no_grad(): images = pretrained("mnist").decode(1.8 * torch.randn(12, 50, generator=torch.Generator().manual_seed(3)))
+    pool, _ = blind(images, pd.DataFrame({"method": "low_active", "creativity_filter": [0] * 12}), images[:4], name="mnist")
+    pool.save(tmp_path / "pool.safetensors")
+    server = Server(tmp_path)
+    server.store = Store(tmp_path / "labels.sqlite", pool, repeats=2)
+    server.start()
+    try:
+        ida = Person(server, browser, "Ida")
+        ida.open()
+        ida.begin()
+        for key in "12131":
+            at = ida.page.locator("header p").inner_text()
+            ida.page.wait_for_timeout(330)
+            ida.page.keyboard.press(key)
+            ida.page.wait_for_function("before => document.querySelector('header p').innerText !== before", arg=at)
+        ida.page.wait_for_timeout(330)
+        picture = Path(os.environ.get("CREATIVE_NB_PICTURE", tmp_path / "page.png"))
+        ida.page.screenshot(path=picture)
+        assert ida.page.evaluate("document.documentElement.scrollHeight") <= 800 and len(Image.open(picture).convert("L").getcolors()) > 50
+        ida.context.close()
+    finally: server.stop()
 
 
 def test_ctrl_c_ends_the_kernels_too(study):
