@@ -487,7 +487,7 @@ def _intervals(terms: np.ndarray, confidence: float, resamples: int, seed: int) 
     low_high[:, defined] = np.nanquantile(drawn[defined], [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
     return low_high
 
-# %% ../nbs/06_annotation.ipynb #c792756d
+# %% ../nbs/06_annotation.ipynb #de7ec042
 def agreement(
     labels: pd.DataFrame,
     study: str = "main",
@@ -495,7 +495,10 @@ def agreement(
     resamples: int = 2000,  # bootstrap draws
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:
-    "By statistic, of first showings: `value`, `low`, `high`, and how many `items` with two or more annotators, and `annotators`, it rests on."
+    """By statistic, of first showings: `value`, `low`, `high`, and how many `items` with two or more annotators, and `annotators`, it rests on.
+
+    Bootstrap draws in which a statistic is 0/0 are left out.
+    """
     if not 0 < confidence < 1: raise ValueError(f"confidence={confidence!r}: expected a number between 0 and 1")
     if not isinstance(resamples, int) or resamples < 1: raise ValueError(f"resamples={resamples!r}: expected an integer >= 1")
     labels = check_labels(labels, study)

@@ -12,7 +12,7 @@ from creative_nb.das2020 import annotation_pool, human_labels, report
 from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing
 from creative_nb.das2020.claims import PEOPLE, SIMULATED, claims_table
 from creative_nb.das2020.human_labels import LabelStudy, fractions_table, label_studies, read_labelled
-from creative_nb.das2020.labels_vs_metrics import creativity_facts, table2_metrics
+from creative_nb.das2020.labels_vs_metrics import creativity_facts, cross_validated, table2_metrics
 from creative_nb.das2020.metric_sweep import JUDGED
 from creative_nb.das2020.samples import fit_filter
 from creative_nb.das2020.study import Study
@@ -173,6 +173,16 @@ def test_facts_of_the_classifier_are_those_of_its_summary(run):
     accuracy = summary[summary.measure == "accuracy"].set_index("model")["mean"]
     assert facts.creativity_classifier_accuracy == accuracy["all metrics"] and facts.creativity_classifier_majority == accuracy["majority"]
     assert facts.creativity_classifier_best_single_metric == max(v for k, v in accuracy.items() if k not in ("all metrics", "majority"))
+
+
+def test_the_classifier_is_also_judged_without_filtered_images(run, capsys):
+    s, settings = label_study(run), dict(folds=3, repeats=1, seed=0)
+    found, plain = cross_validated(s, ["oc_score"], **settings), s.judged.query("creativity_filter == 0")
+    assert list(found) == ["all images", "without filtered images"]
+    assert set(found["without filtered images"].probabilities.row) == set(plain.index[plain.consensus != ""])
+    pd.testing.assert_frame_equal(found["without filtered images"].summary, cross_validate_creativity(plain, ["oc_score"], **settings).summary)
+    s.judged = s.judged.assign(consensus=s.judged.consensus.mask((s.judged.creativity_filter == 0) & (s.judged.consensus == "creative"), "inconclusive"))
+    assert "without filtered images" not in cross_validated(s, ["oc_score"], **settings) and "without filtered images: 0 of" in capsys.readouterr().out
 
 
 def test_the_manifest_beside_the_labels_is_the_one_they_belong_to(run):

@@ -432,9 +432,9 @@ def distant_is_not_creative(e):
     yield case("combined", f"D_r highest in {rows.recon_distance.idxmax()}", rows.recon_distance.idxmax() == "low_active")
     yield case("combined", f"creative fraction {number(gain)} times that of the best baseline", gain <= 1 + SIMILAR)
 
-# %% ../../nbs/das2020/98_claims.ipynb #53788ce8
+# %% ../../nbs/das2020/98_claims.ipynb #a8db1ca4
 @claim("6", "Low-active decoding differs significantly (p < 0.05, chi-squared and G-test) from every other method, but for random off neurons on the combined set.",
-       "Table 1 with a quarter of 500 images a method: both p below 0.05, and not so in the one exception. Here, of the images that were judged.", people=True)
+       "Table 1 with a quarter of 500 images a method: both p below 0.05, unadjusted as in print, and not so in the one exception. Here, of the images that were judged.", people=True)
 def significant(e):
     for d, o, p in _p_values(e):
         yield case(d, f"{o} p = {p.p_chi2:.2g} / {p.p_g:.2g}", (max(p.p_chi2, p.p_g) < 0.05) != (d == "combined" and o == "random"), p.p_chi2, p.p_g)

@@ -24,7 +24,7 @@ from ..panel import TRAINING_IMAGES, Panel
 from ..published import published, side_by_side
 from ..runs import provenance, read_table, save_figure, save_table
 
-# %% ../../nbs/das2020/07_human_labels.ipynb #495440a9
+# %% ../../nbs/das2020/07_human_labels.ipynb #c7953af9
 @dataclass
 class LabelStudy:
     "The labels of one study on the pool of one data set, and what follows from them."
@@ -124,7 +124,7 @@ def marked(df: pd.DataFrame, source: str, table: str) -> pd.DataFrame:
     kept = {*KEYS, *INDEPENDENT.get(table, ())}
     return df.rename(columns=lambda c: c if c in kept or source == "people" else f"{c}_simulated")
 
-KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "model", "measure", "study", "fact", "family")
+KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "reading", "model", "measure", "study", "fact", "family")
 PRINTED = {"table1": "das2020_table1_human_labels", "table4": "das2020_table4_human_labels", "table8": "das2020_table8_prior_human_study",
            "table2": "das2020_table2_labels_vs_metrics", "table9": "das2020_table9_labels_vs_metrics"}
 
