@@ -205,7 +205,7 @@ class InDomainScore:
         svm.support_, svm.coefficients_, svm.intercept_ = tensors["support"].to(device), tensors["coefficients"].to(device), intercept
         return svm
 
-# %% ../nbs/05_novelty.ipynb #48ea2d64
+# %% ../nbs/05_novelty.ipynb #b8ff6588
 Gaussian = namedtuple("Gaussian", "mean covariance")  # (F,) and (F, F), float64
 
 @torch.no_grad()
@@ -218,21 +218,32 @@ def fit_gaussian(
     if n < 2: raise ValueError(f"features: expected at least 2 samples, got {n}")
     if n <= width:
         warnings.warn(f"{n} samples of {width} features: the covariance is singular, and a Fréchet distance from it is biased", stacklevel=2)
-    mean = sum(features[s].double().sum(0) for s in batches(n, 10_000)) / n
-    centred = (features[s].double() - mean for s in batches(n, 10_000))
-    return Gaussian(mean, sum(c.T @ c for c in centred) / (n - 1))
+    origin, total, products = features[0].double(), 0, 0  # one of the samples: then no digits cancel, and what never varies has a variance of 0
+    for s in batches(n, 10_000):
+        part = features[s].double() - origin
+        total, products = total + part.sum(0), products + part.T @ part
+    return Gaussian(origin + total / n, (products - total.outer(total) / n) / (n - 1))
 
-# %% ../nbs/05_novelty.ipynb #4230223e
+# %% ../nbs/05_novelty.ipynb #81bc78c1
 def _root(covariance: torch.Tensor) -> torch.Tensor:
     "Symmetric square root of a positive semidefinite matrix."
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
+def _factor(covariance: torch.Tensor) -> torch.Tensor:
+    "A matrix L with L Lᵀ = covariance."
+    varies = covariance.diagonal() > 0
+    lower, failed = torch.linalg.cholesky_ex(covariance[varies][:, varies])
+    if failed: return _root(covariance)
+    factor = covariance.new_zeros(len(covariance), len(lower))
+    factor[varies] = lower
+    return factor
+
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     "Squared Fréchet distance of two Gaussians, the FID (das2020, section 8.4)."
     if a.mean.shape != b.mean.shape: raise ValueError(f"b has {len(b.mean)} features: expected {len(a.mean)}, as a")
     between = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
-    return max(0.0, (between - 2 * torch.linalg.svdvals(_root(a.covariance) @ _root(b.covariance)).sum()).item())
+    return max(0.0, (between - 2 * torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance)).sum()).item())
 
 def fid(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
     "FID of two sets of features, (N, F) and (M, F)."

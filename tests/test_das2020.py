@@ -15,7 +15,7 @@ from creative_nb.core import repo_root
 from creative_nb.das2020.metric_sweep import COLUMNS, kept_row, measure
 from creative_nb.das2020.samples import classifier_table, inception_facts
 from creative_nb.das2020.sensitivity import by_layer, with_correlation
-from creative_nb.das2020.spread import beside_intervals, intervals, trainings
+from creative_nb.das2020.spread import beside_intervals, intervals, rank_correlations, trainings
 from creative_nb.das2020.study import METHODS, Study, method_of, sweep_table
 from creative_nb.das2020.vae_losses import accuracy_table
 from creative_nb.decode import TooFewNeurons
@@ -127,6 +127,13 @@ def test_prediction_interval_covers_as_often_as_it_says():
     table = pd.DataFrame({"method": np.repeat(np.arange(4000), 3), "seed": np.tile(range(3), 4000), "x": draws[:, :3].ravel()})
     inside = beside_intervals(intervals(table, ["method"]), pd.DataFrame({"method": range(4000), "x": draws[:, 3]}), ["method"], half_unit=0).inside
     assert inside.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_order_of_the_methods():
+    printed = pd.DataFrame({"method": ["a", "b", "c", "d"], "n_neurons": 5, "recon_distance": [1, 2, 3, np.nan]})
+    table = lambda seed, values: pd.DataFrame({"method": ["c", "b", "a", "d"], "n_neurons": 5, "recon_distance": values, "seed": seed})
+    found = rank_correlations(pd.concat([table(1, [3.0, 2, 1, 0]), table("full", [1.0, 2, 3, 9]), table(0, [2.0, 3, 1, np.nan]), table(1, 9.0).assign(n_neurons=1)]), printed, 5)
+    assert found.to_dict() == pytest.approx({1: 1.0, "full": -1.0, 0: 0.5})
 
 
 def test_around_one_full_training_the_interval_is_wider():

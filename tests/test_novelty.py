@@ -313,6 +313,18 @@ def test_a_singular_covariance_is_announced_and_survived():
     with pytest.raises(ValueError, match="b has 29 features"): frechet_distance(few, fit_gaussian(b[:, :29]))
 
 
+def test_fid_of_features_that_never_vary_or_depend_on_each_other():
+    g = torch.Generator().manual_seed(4)
+    a, b = (torch.randn(400, 6, generator=g, dtype=torch.float64) @ torch.randn(6, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    plain, zero = fid(a, b), torch.zeros(400, 1, dtype=torch.float64)
+    assert math.isclose(fid(torch.cat([a, zero + 0.1], 1), torch.cat([b, zero + 0.3], 1)), plain + 0.04, rel_tol=1e-9)
+    assert fit_gaussian(torch.cat([a, zero + 0.1], 1)).covariance[-1].eq(0).all()
+    twice = [torch.cat([x, x], 1) for x in (a, b)]  # of half the rank: no Cholesky factor, or one of rounding errors
+    assert math.isclose(fid(*twice), 2 * plain, rel_tol=1e-6)
+    assert math.isclose(fid(torch.cat([a, zero], 1), torch.cat([b, b[:, :1]], 1)), plain + b[:, 0].mean().square().item() + b[:, 0].var().item(), rel_tol=1e-5)
+    assert fid(zero, zero) == 0
+
+
 def test_covariance_does_not_depend_on_batches():
     x = standard_normal(25_000, (3,), 0) + 100
     ours = fit_gaussian(x)
