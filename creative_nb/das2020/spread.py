@@ -50,8 +50,8 @@ def beside_intervals(cells: pd.DataFrame, printed: pd.DataFrame, keys: list[str]
     both = cells.merge(printed.melt(keys, var_name="column", value_name="printed").dropna(subset="printed"), on=[*keys, "column"])
     return both.assign(inside=(both.printed >= both.low - half_unit) & (both.printed <= both.high + half_unit))
 
-# %% ../../nbs/das2020/09_spread.ipynb #276606a0
-SHOWN = {"recon_distance": "$D_r$", "oc_score": "in-domain score", "input_5ns": "5-NS, pixels", "latent_5nn": "distance to the 5th neighbour, latents"}
+# %% ../../nbs/das2020/09_spread.ipynb #b1c7ac45
+SHOWN = {"recon_distance": "$D_r$", "oc_score": "in-domain score", "input_5ns": "5-NS, pixels", "latent_5nn": "5-NN distance, latents"}
 
 def plot_spread(sweeps: pd.DataFrame, judged: pd.DataFrame, column: str, n: int, ax):
     "One column of the sweep at `n` neurons: each training, the interval and the printed value, by method."
@@ -59,7 +59,9 @@ def plot_spread(sweeps: pd.DataFrame, judged: pd.DataFrame, column: str, n: int,
     for y, name in enumerate(METHODS):
         values = sweeps.query("method == @name and n_neurons == @n")[column].dropna()
         ax.plot(values, [y] * len(values), "o", ms=5, color=PALETTE[name])
-        if name in bars.index and np.isfinite(bars.low[name]): ax.plot([bars.low[name], bars.high[name]], [y, y], lw=5, alpha=0.3, color=PALETTE[name])
+        if name in bars.index and np.isfinite(bars.low[name]):
+            ax.plot([bars.low[name], bars.high[name]], [y, y], lw=5, alpha=0.3, color=PALETTE[name])
+            ax.plot(bars.centre[name], y, "|", ms=12, color=PALETTE[name])
         if name in bars.index and "printed" in bars: ax.plot(bars.printed[name], y, "o", ms=9, mfc="none", color="k")
     ax.set(yticks=range(len(METHODS)), yticklabels=[LONG_NAMES[m] for m in METHODS], ylim=(len(METHODS) - 0.5, -0.5), title=SHOWN[column])
 
