@@ -6,7 +6,7 @@
 __all__ = ['SHOWN', 'trainings', 'network_table', 'intervals', 'beside_intervals', 'plot_spread', 'inside_table',
            'rank_correlations']
 
-# %% ../../nbs/das2020/09_spread.ipynb #d9ba981a
+# %% ../../nbs/das2020/09_spread.ipynb #a2ee2558
 from dataclasses import replace
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -16,7 +16,7 @@ from ..published import published, published_names
 from .metric_sweep import COLUMNS, sweep
 from .neurons import layer_stats, neuron_facts
 from .study import LONG_NAMES, METHODS, PALETTE, Study, shortened, sweep_table
-from .vae_losses import loss_table
+from .vae_losses import active_latents, loss_table
 
 # %% ../../nbs/das2020/09_spread.ipynb #2b1ade96
 def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
@@ -25,13 +25,13 @@ def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
     if epochs: return [shortened(study, epochs, seed=s) for s in seeds]
     return [replace(study, seed=s, vae_file=study.vae_file if s == study.seed else "") for s in seeds]
 
-# %% ../../nbs/das2020/09_spread.ipynb #c6a6362d
+# %% ../../nbs/das2020/09_spread.ipynb #bfbf47d0
 def network_table(studies: list[Study]) -> pd.DataFrame:
-    "One row a training: seed, test losses, dead and off neurons."
+    "One row a training: seed, test losses, latent dimensions that the encoder uses, dead and off neurons."
     rows = []
     for s in studies:
         losses, facts = loss_table(s).iloc[0], neuron_facts(layer_stats(s), s.dataset).set_index("fact").value
-        rows.append({"dataset": s.dataset, "seed": s.seed, **losses[["total", "nll", "kl"]], **facts})
+        rows.append({"dataset": s.dataset, "seed": s.seed, **losses[["total", "nll", "kl"]], "active_latents": active_latents(s), **facts})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/das2020/09_spread.ipynb #d8ce3773
