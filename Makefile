@@ -53,7 +53,7 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs --skip_folder_re '^([_.]|das2020)' --n_workers 2
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs/das2020/00_study.ipynb
 	$(PIPELINE) run smoke --forceall
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 install: $(INSTALLED)
 
