@@ -13,7 +13,7 @@ from torch import nn
 
 from creative_nb.core import rng, standard_normal
 from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons,
-                                TurnOff, Uniforms, by_correlation, draw, first, least_related, nearest, random_ranks)
+                                TurnOff, Uniforms, Ranks, by_correlation, draw, first, in_columns, least_related, nearest, random_ranks)
 from creative_nb.models import VAE
 from creative_nb.neurons import class_entropy, hooked, neuron_clusters
 
@@ -210,9 +210,9 @@ def test_draws_of_fewer_than_asked_are_uniform_too():
 def test_neurons_that_tie_are_equally_likely(decoder):
     correlation = decoder.stats_.correlation
     d = torch.zeros(2, WIDTH)
-    assert least_related(d, d > 0, correlation, 0.1).all()
+    assert least_related(d, d > 0, in_columns(correlation), 0.1).all()
     d[1, 3] = 1.0
-    least = least_related(d, d > 0, correlation, 0.1)
+    least = least_related(d, d > 0, in_columns(correlation), 0.1)
     assert least[0].all() and least[1].sum() == int(0.1 * (WIDTH - 1)) and not least[1, 3]
 
 

@@ -25,7 +25,7 @@ from ..decode import CreativeDecoder, Method, Regular, TooFewNeurons, TurnOff
 from ..models import Decoder
 from ..neurons import model_device
 from ..novelty import InDomainScore, NearestNeighbours, fid
-from ..training import _seeded, train_epoch
+from ..training import seeded, train_epoch
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #7281d806
 def _seconds(f: Callable) -> float:
@@ -123,7 +123,7 @@ def _textbook(study: Study, data: Dataset) -> tuple[Callable, float]:
     "A function that trains a copy of the network for an epoch, and the loss of a first epoch with our order and random state."
     model = deepcopy(study.vae)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    _seeded(study.seed, "train", "1")
+    seeded(study.seed, "train", "1")
     same = DataLoader(data, batch_size=128, sampler=torch.randperm(len(data)).tolist(), generator=torch.Generator())
     loss = textbook_epoch(model, same, optimizer)
     return lambda: textbook_epoch(model, DataLoader(data, batch_size=128, shuffle=True), optimizer), loss

@@ -22,8 +22,8 @@ from .vae_losses import active_latents, loss_table
 def trainings(study: Study, seeds: list[int], epochs: int = 0) -> list[Study]:
     "The study for each training seed, or for shorter trainings of `epochs`; a checkpoint that was given stands for its own seed only."
     if len(set(seeds)) < len(seeds) or not seeds: raise ValueError(f"seeds={seeds}: expected different numbers, at least one")
-    if epochs: return [shortened(study, epochs, seed=s) for s in seeds]
-    return [replace(study, seed=s, vae_file=study.vae_file if s == study.seed else "") for s in seeds]
+    if epochs: return [shortened(study, epochs, seed=s, vae_seed=s) for s in seeds]
+    return [replace(study, seed=s, vae_seed=s, vae_file=study.vae_file if s == study.vae_seed else "") for s in seeds]
 
 # %% ../../nbs/das2020/09_spread.ipynb #bfbf47d0
 def network_table(studies: list[Study]) -> pd.DataFrame:

@@ -51,7 +51,7 @@ LOSS_WEIGHT = {"combined": {"nll_weight": 6.0}}  # see 10_sensitivity
 class Study:
     "Everything that the experiments on one data set share, made on demand. Paths are taken from the root of the checkout."
     dataset: str = "digits"
-    seed: int = 0  # of the training; 0 is the one whose numbers are committed
+    seed: int = 0  # of trainings and samples
     scale: str = "quick"
     out: str = "runs/quick"  # where tables, figures and checkpoints of this run go
     data_dir: str = "data/raw"
@@ -67,11 +67,13 @@ class Study:
     patience: int = 0  # stale epochs before a smaller step, half as many before a restart; 0: 20 as in the paper, less for less than its 200 epochs
     classifier_patience: int | dict[str, int] = 20
     vae_options: dict = field(default_factory=dict)  # other settings of `VAE`, for experiments on the network itself
+    vae_seed: int | None = None  # of the VAE's training; None: `seed`
     started: float = field(default_factory=time.time)
 
     def __post_init__(self):
         self.device = str(pick_device(self.device))
         self.hidden = tuple(self.hidden)
+        if self.vae_seed is None: self.vae_seed = self.seed
         self.latent = self.latent or (100 if self.dataset == "combined" else 50)
         self.patience = self.patience or min(20, max(1, self.epochs // 10))
         set_style()
@@ -87,13 +89,13 @@ class Study:
     @cached_property
     def vae_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), hidden=list(self.hidden), latent=self.latent, **(LOSS_WEIGHT.get(self.dataset, {}) | self.vae_options))
-        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, self.epochs, self.patience)
+        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, self.epochs, self.patience, self.vae_seed)
 
     @cached_property
     def classifier_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), classes=len(self.data.class_names))
         if self.classifier_file: return from_root(self.classifier_file.format(dataset=self.dataset))
-        return self._network("classifier", Classifier, config, self._own("classifier_epochs"), self._own("classifier_patience"))
+        return self._network("classifier", Classifier, config, self._own("classifier_epochs"), self._own("classifier_patience"), self.seed)
 
     def _own(self, setting: str) -> int:
         "A setting's value for this data set."
@@ -106,12 +108,12 @@ class Study:
         "The studies whose classifiers judge the images, by data set: those of the parts for the combined set (section 8.1), else this one."
         return {part: self if part == self.dataset else replace(self, dataset=part) for part in PARTS.get(self.dataset, (self.dataset,))}
 
-    def _network(self, kind: str, model_class, config: dict, epochs: int, patience: int) -> Path:
+    def _network(self, kind: str, model_class, config: dict, epochs: int, patience: int, seed: int) -> Path:
         "File of a network trained by these settings."
         schedule = Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience, early_stop=self.early_stop or None)
-        key = digest(config, asdict(schedule), self.seed, self.data.content_hash, code_digest(*(f"creative_nb.{m}" for m in ("core", "data", "models", "training"))))
+        key = digest(config, asdict(schedule), seed, self.data.content_hash, code_digest(*(f"creative_nb.{m}" for m in ("core", "data", "models", "training"))))
         path = from_root(self.artifacts) / f"{self.dataset}_{kind}_{key}.safetensors"
-        return artifact(path, lambda path: train_to_file(path, model_class, config, self.data, schedule, self.seed))
+        return artifact(path, lambda path: train_to_file(path, model_class, config, self.data, schedule, seed))
 
     @cached_property
     def vae(self) -> VAE: return load_model(self.vae_path, self.device)
@@ -181,7 +183,7 @@ class Study:
     def provenance(self, **more) -> dict:
         "How a result of this study came about."
         return provenance(scale=self.scale, dataset=self.dataset, data_hash=self.data.content_hash, seed=self.seed, device=self.device,
-                          started=self.started, vae=self.vae_path.name, **more)
+                          started=self.started, vae=self.vae_path.name, vae_seed=self.vae_seed, **more)
 
     def save_table(self, df: pd.DataFrame, name: str, **more) -> Path: return save_table(df, from_root(self.out) / "tables" / f"{name}.csv", self.provenance(**more))
 
