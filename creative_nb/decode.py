@@ -203,7 +203,7 @@ def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
 
 def least_related(d: torch.Tensor, on: torch.Tensor, columns: list[torch.Tensor], kappa: float) -> torch.Tensor:
     "(B, P) bool: of the neurons that are not `on` (B, P), the fraction `kappa` that goes least with those that are, by R `in_columns`; at least one."
-    places, count = true_places(on), on.sum(1)
+    places, count = true_places(on), Ranks(on).count
     neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places]
     gamma = torch.cat([nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1)
     gamma.view(-1).index_fill_(0, places, torch.inf)

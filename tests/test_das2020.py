@@ -15,7 +15,7 @@ from creative_nb.core import repo_root
 from creative_nb.das2020.metric_sweep import COLUMNS, kept_row, measure
 from creative_nb.das2020.samples import classifier_table, inception_facts
 from creative_nb.das2020.sensitivity import by_layer, with_correlation
-from creative_nb.das2020.spread import beside_intervals, intervals, rank_correlations, trainings
+from creative_nb.das2020.spread import beside_intervals, earlier_trainings, intervals, rank_correlations, trainings
 from creative_nb.das2020.study import METHODS, Study, method_of, sweep_table
 from creative_nb.das2020.vae_losses import accuracy_table
 from creative_nb.decode import TooFewNeurons
@@ -109,6 +109,20 @@ def test_every_seed_is_another_training_of_the_same_kind(study):
     assert [(t.epochs, t.patience, t.vae_file) for t in trainings(study, [0, 1], epochs=30)] == [(30, 3, "")] * 2
     for bad in ([], [1, 1]):
         with pytest.raises(ValueError, match="seeds="): trainings(study, bad)
+
+
+def test_the_vae_can_have_a_seed_of_its_own(study):
+    other = dataclasses.replace(study, vae_seed=1)
+    assert other.vae_path == dataclasses.replace(study, seed=1, vae_seed=None).vae_path != study.vae_path and other.classifier_path == study.classifier_path
+    assert other.provenance()["vae_seed"] == 1 and other.provenance()["seed"] == 0
+    given = dataclasses.replace(other, vae_file=str(other.vae_path))
+    assert [bool(t.vae_file) for t in trainings(given, [0, 1])] == [False, True]
+
+
+def test_earlier_trainings_are_judged_again_from_their_tables(tmp_path):
+    with pytest.raises(ValueError, match="trained_in=.*no das2020_x_spread_networks.csv and no das2020_x_spread.csv"): earlier_trainings(str(tmp_path), "x")
+    for name, value in (("spread_networks", 1), ("spread", 2)): pd.DataFrame({"seed": [value]}).to_csv(tmp_path / f"das2020_x_{name}.csv", index=False)
+    assert [t.seed.item() for t in earlier_trainings(str(tmp_path), "x")] == [1, 2]
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ import torch
 from creative_nb.core import load_tensors
 from creative_nb.data import load_data
 from creative_nb.models import VAE, Classifier, load_model, pretrained
-from creative_nb.training import Schedule, Trainer, evaluate, train_to_file
+from creative_nb.training import Schedule, Trainer, drop_tiny, evaluate, train_epoch, train_to_file
 
 DIGITS = load_data("digits")
 
@@ -50,6 +50,40 @@ def test_killed_and_resumed_is_the_same_network(tmp_path):
     whole, resumed = (load_tensors(tmp_path / f"{n}.safetensors") for n in ("whole", "killed"))
     assert whole[1]["history"] == resumed[1]["history"] and len(whole[1]["history"]) == 24
     assert all(torch.equal(whole[0][k], resumed[0][k]) for k in whole[0]) and not state.exists()
+
+
+class Dies(torch.nn.Module):
+    "A neuron whose weight has a gradient in the first step alone, beside one that lives."
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([1e-3, 5.0]))
+
+    def losses(self, images, labels=None): return {"loss": (self.weight.relu() * images.flatten(1)[:, :2].abs().add(1)).sum(1).mean()}
+
+
+def test_moments_of_a_dead_neuron_do_not_become_denormal(monkeypatch):
+    import creative_nb.training as training
+    smallest, weights = {}, {}
+    for name in ("kept", "dropped"):
+        if name == "kept": monkeypatch.setattr(training, "drop_tiny", lambda optimizer: None)
+        else: monkeypatch.undo()
+        model = Dies()
+        adam = torch.optim.Adam(model.parameters(), lr=2e-3, fused=True)
+        train_epoch(model, DIGITS.train, adam, 1, seed=0, epoch=1)
+        moment = adam.state[model.weight]["exp_avg"]
+        smallest[name], weights[name] = moment[0].abs().item(), model.weight.detach().clone()
+    assert 0 < smallest["kept"] < 1.2e-38 and smallest["dropped"] == 0 and weights["kept"].equal(weights["dropped"])
+
+
+def test_only_tiny_moments_are_dropped():
+    model = Dies()
+    adam = torch.optim.Adam(model.parameters())
+    model.losses(torch.rand(3, 1, 2, 2))["loss"].backward()
+    adam.step()
+    before = {k: v.clone() for k, v in adam.state[model.weight].items()}
+    drop_tiny(adam)
+    assert all(adam.state[model.weight][k].equal(v) for k, v in before.items())
+    drop_tiny(torch.optim.SGD(model.parameters(), lr=0.1))  # nothing to drop
 
 
 def test_restart_step_decay_and_early_stop(monkeypatch):
