@@ -13,7 +13,7 @@ from torch import nn
 
 from creative_nb.core import rng, standard_normal
 from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons,
-                                TurnOff, Uniforms, Ranks, by_correlation, draw, first, in_columns, least_related, nearest, random_ranks)
+                                Ranks, TurnOff, Uniforms, by_correlation, draw, first, in_columns, least_related, nearest, random_ranks)
 from creative_nb.models import VAE
 from creative_nb.neurons import class_entropy, hooked, neuron_clusters
 
@@ -182,6 +182,18 @@ def test_first_and_nearest_take_the_first_candidates(case, seed):
         for i, k in enumerate(expected_counts(candidates, n, most)):
             ranked = range(width) if order is None else sorted(range(width), key=lambda j: (j != s[i], -correlation[s[i], j].item()))
             assert index[i][chosen[i]].tolist() == [j for j in ranked if candidates[i, j]][:k]
+
+
+@settings(deadline=None)
+@given(case=masks())
+def test_ranks_count_every_candidate_and_stay_in_the_row(case):
+    candidates = case[0]
+    width = candidates.shape[1]
+    ranks = Ranks(candidates)
+    assert ranks.count.tolist() == candidates.sum(1).tolist()
+    for row, places in zip(candidates, ranks.places(torch.arange(width).repeat(len(candidates), 1)).tolist()):
+        count = int(row.sum())
+        assert places[:count] == row.nonzero().flatten().tolist() and all(0 <= p < width for p in places[count:])
 
 
 def test_nearest_looks_at_all_neurons_when_few_are_candidates():
