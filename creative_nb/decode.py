@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np, torch
@@ -252,14 +253,15 @@ class Cluster(TurnOn):
 
     def plan(self, stats):
         values, threshold, members = self.values(stats), stats.threshold, neuron_clusters(stats, self.total, self.cluster_seed)
-        n, member = self.most(int(stats.alive.sum())), nn.functional.one_hot(members + 1, self.total + 1)[:, 1:].float()  # a dead neuron has no cluster
-        size = member.sum(0)
+        n, member = self.most(int(stats.alive.sum())), members == torch.arange(self.total, device=members.device)[:, None]  # a dead neuron has no cluster
+        weight, size = member.T.float(), member.sum(1)
 
         def change(d, u):
             on = d > threshold
-            activity = on.view(torch.uint8).float() @ member / size + 1e-6 * u[:, :self.total]
+            activity = on.view(torch.uint8).float() @ weight / size + 1e-6 * u[:, :self.total]
             least = activity.topk(self.clusters, largest=False).indices
-            candidates = (torch.zeros(len(d), self.total, device=d.device).scatter_(1, least, 1.0) @ member.T > 0).logical_and_(~on)
+            candidates = ~on
+            candidates.logical_and_(reduce(torch.logical_or, (member.index_select(0, c) for c in least.T)))
             index, chosen = draw(candidates, u[:, self.total:], self.limit(candidates))
             return Change(index, values[index], chosen)
 

@@ -194,7 +194,8 @@ class Server:
         options = ["--port", str(self.port), "--no-browser", "--token", "tok"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
         with open(self.folder / "server.log", "a") as log:
-            self.process = subprocess.Popen(command + options, cwd=self.folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+            self.process = subprocess.Popen(command + options, cwd=self.folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+                                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # tests in the background ignore it
         said = self.process.stdout.readline()
         assert "http://" in said, (self.folder / "server.log").read_text()
         self.url = re.search(r"http://\S+", said).group()
