@@ -165,7 +165,7 @@ def expected_counts(candidates, n, most): return [min(n, m, n if most is None el
 @given(case=masks(), seed=st.integers(0, 2**31))
 def test_draw_takes_distinct_candidates_as_many_as_there_can_be(case, seed):
     candidates, n, most = case
-    index, chosen = draw(candidates, Uniforms(seed)(len(candidates), n, "cpu"), most)
+    index, chosen = draw(Ranks(candidates), Uniforms(seed)(len(candidates), n, "cpu"), most)
     assert index.shape == chosen.shape == (len(candidates), n) and chosen.sum(1).tolist() == expected_counts(candidates, n, most)
     for row, places, counts in zip(candidates, index, chosen):
         assert row[places[counts]].all() and len(set(places[counts].tolist())) == counts.sum()
@@ -178,7 +178,7 @@ def test_first_and_nearest_take_the_first_candidates(case, seed):
     width = candidates.shape[1]
     generator = torch.Generator().manual_seed(seed)
     correlation, s = torch.rand(width, width, generator=generator), torch.randint(width, (len(candidates),), generator=generator)
-    for order, (index, chosen) in ((None, first(candidates, n, most)), (by_correlation(correlation), nearest(by_correlation(correlation), s, candidates, n, most))):
+    for order, (index, chosen) in ((None, first(Ranks(candidates), n, most)), (by_correlation(correlation), nearest(by_correlation(correlation), s, candidates, n, most))):
         for i, k in enumerate(expected_counts(candidates, n, most)):
             ranked = range(width) if order is None else sorted(range(width), key=lambda j: (j != s[i], -correlation[s[i], j].item()))
             assert index[i][chosen[i]].tolist() == [j for j in ranked if candidates[i, j]][:k]

@@ -23,6 +23,7 @@ from creative_nb.novelty import (
     inception_score,
     random_images,
     reconstruction_distance,
+    smallest,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def brute(x: torch.Tensor, reference: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class SmallBuffers(NearestNeighbours):
-    elements = 2**12
+    block, elements = 2**6, 2**12
 
 
 # ---- nearest neighbours
@@ -63,6 +64,15 @@ def test_neighbours_equal_float64_brute_force(seed, n, m, width, scale, offset):
     torch.testing.assert_close((x[:, None].double() - reference[found]).norm(dim=2), distances.double(), rtol=1e-6, atol=0)
     assert all(len(set(row)) == k for row in found.tolist())
     assert distances[0, 0] == 0
+
+
+@fast
+@given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 600), m=st.integers(1, 20), values=st.sampled_from([3, 10**6]))
+def test_smallest_are_those_of_a_sort(seed, rows, width, m, values):
+    d = torch.from_numpy(np.random.default_rng(seed).integers(0, values, (rows, width))).float()
+    found, places = smallest(d, m := min(m, width))
+    assert found.equal(d.sort(1).values[:, :m]) and found.equal(d.gather(1, places))
+    assert all(len(set(row)) == m for row in places.tolist())
 
 
 @pytest.mark.parametrize("spread", [10, 0.1, 1e-4])
