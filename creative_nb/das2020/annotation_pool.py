@@ -21,12 +21,12 @@ from ..runs import record
 def image_metrics(study: Study, images: torch.Tensor) -> pd.DataFrame:
     "A row an image: the novelty metrics, and ICE in bits by each classifier, as `ice_mnist` and so on."
     ice = {f"ice_{part}": classifier_entropy(logits) for part, (logits, _) in classify(study, images).items()}
-    return pd.DataFrame({k: v.cpu().numpy() for k, v in (study.novelty.score(images) | ice).items()})  # float32 as it is: half the digits in a file
+    return pd.DataFrame({k: v.double().cpu().numpy() for k, v in (study.novelty.score(images) | ice).items()})
 
 def passing(creativity: CreativityFilter, metrics: pd.DataFrame) -> pd.Series:
     "Whether each image passes the filter; where two classifiers judge, by the surer one."
-    scores = {k: torch.tensor(metrics[k].to_numpy(), dtype=torch.float64) for k in creativity.thresholds_}
-    return pd.Series(creativity.passes(scores | {"ice": torch.tensor(metrics.filter(like="ice_").min(axis=1).to_numpy(), dtype=torch.float64)}).numpy(), metrics.index)
+    scores = {k: torch.tensor(metrics[k].to_numpy()) for k in creativity.thresholds_}
+    return pd.Series(creativity.passes(scores | {"ice": torch.tensor(metrics.filter(like="ice_").min(axis=1).to_numpy())}).numpy(), metrics.index)
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #a116f6ec
 def chosen(study: Study, creativity: CreativityFilter, method: str, plain: int, filtered: int, draws: int, n: int = 5) -> tuple[torch.Tensor, pd.DataFrame]:
