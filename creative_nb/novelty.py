@@ -220,10 +220,6 @@ class InDomainScore:
 # %% ../nbs/05_novelty.ipynb #b8ff6588
 Gaussian = namedtuple("Gaussian", "mean covariance")  # (F,) and (F, F), float64
 
-def _gram(x: torch.Tensor) -> torch.Tensor:
-    "x.T @ x; numpy computes one half of it, and mirrors that."
-    return torch.from_numpy(x.numpy().T @ x.numpy()) if x.device.type == "cpu" else x.T @ x
-
 @torch.no_grad()
 def fit_gaussian(
     features: torch.Tensor,  # (N, F)
@@ -239,7 +235,7 @@ def fit_gaussian(
     for s in batches(n, 1000):
         part = features[s].to(torch.float64, copy=True).sub_(origin)
         total += part.sum(0)
-        products += _gram(part)
+        products.addmm_(part.T, part)
     return Gaussian(origin + total / n, (products - total.outer(total) / n) / (n - 1))
 
 # %% ../nbs/05_novelty.ipynb #81bc78c1

@@ -39,11 +39,13 @@ def _seconds(f: Callable) -> float:
 def alternate(
     functions: dict[str, Callable],  # of no arguments
     repetitions: int,  # rounds in which each is called once, at least
-    least: float = 0.2,  # seconds that `functions` get for each of the repetitions; as many more rounds as fit
+    least: float = 0.5,  # seconds that `functions` get for each of the repetitions; as many more rounds as fit
+    pause: float = 0.05,  # seconds before each call
 ) -> dict[str, float]:
     "Best seconds of each function."
     rounds, end = [], time.perf_counter() + least * repetitions
-    while len(rounds) < repetitions or time.perf_counter() < end: rounds.append({name: _seconds(f) for name, f in functions.items()})
+    while len(rounds) < repetitions or time.perf_counter() < end:
+        rounds.append({name: _seconds(f) for name, f in functions.items() if not time.sleep(pause)})
     return {name: min(r[name] for r in rounds) for name in functions}
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #6e143e1f
