@@ -28,8 +28,9 @@ from ..novelty import InDomainScore, NearestNeighbours, fid
 from ..training import seeded, train_epoch
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #7281d806
-def _seconds(f: Callable) -> float:
-    "Wall time of one call, the GPU's work included."
+def _seconds(f: Callable, pause: float) -> float:
+    "Wall time of one call after a pause, the GPU's work included."
+    time.sleep(pause)
     if torch.cuda.is_initialized(): torch.cuda.synchronize()
     start = time.perf_counter()
     f()
@@ -45,7 +46,7 @@ def alternate(
     "Best seconds of each function."
     rounds, end = [], time.perf_counter() + least * repetitions
     while len(rounds) < repetitions or time.perf_counter() < end:
-        rounds.append({name: _seconds(f) for name, f in functions.items() if not time.sleep(pause)})
+        rounds.append({name: _seconds(f, pause) for name, f in functions.items()})
     return {name: min(r[name] for r in rounds) for name in functions}
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #6e143e1f
