@@ -40,8 +40,8 @@ def _seconds(f: Callable, pause: float) -> float:
 def alternate(
     functions: dict[str, Callable],  # of no arguments
     repetitions: int,  # rounds in which each is called once, at least
-    least: float = 0.5,  # seconds that `functions` get for each of the repetitions; as many more rounds as fit
-    pause: float = 0.05,  # seconds before each call
+    least: float = 0.2,  # seconds that `functions` get for each of the repetitions; as many more rounds as fit
+    pause: float = 0.0,  # seconds before each call
 ) -> dict[str, float]:
     "Best seconds of each function."
     rounds, end = [], time.perf_counter() + least * repetitions
@@ -81,12 +81,13 @@ def against_peers(
     repetitions: int,
     goal: float | None = 0.9,  # the ratio hoped for
     tolerance: float | None = None,  # between the results, see `difference`; None where there are none to compare
+    pause: float = 0.3,  # seconds before each call
 ) -> list[dict]:
     "Rows of the table: `ours` against each of `peers`, which return the same. AssertionError if they do not."
     there = {name: f for name, f in peers.items() if f}
     mine, theirs = ours(), {name: f() for name, f in there.items()}
     agreement = {} if tolerance is None else check_agreement(what, mine, theirs, tolerance)
-    return table_rows(what, alternate({"ours": ours, **there}, repetitions), peers, agreement, goal)
+    return table_rows(what, alternate({"ours": ours, **there}, repetitions, max(0.2, 5 * pause), pause), peers, agreement, goal)
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #ae4c7e8c
 class PerImage(Dataset):
@@ -213,7 +214,7 @@ def decoding_rows(decoder: CreativeDecoder, z: torch.Tensor, repetitions: int) -
 
 def _decoding_row(what, decoder, z, method, repetitions):
     if method is None: return [{"what": what, "peer": "bare generator", "goal": 0.8}]
-    return against_peers(what, lambda: decoder.decode(z, method), {"bare generator": lambda: plain(decoder, z)}, repetitions, 0.8)
+    return against_peers(what, lambda: decoder.decode(z, method), {"bare generator": lambda: plain(decoder, z)}, repetitions, 0.8, pause=0)
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #6b4e8cc1
 def sizes(most: int) -> list[int]:
