@@ -270,8 +270,8 @@ class Cluster(TurnOn):
         def change(d, u):
             on = over(d, threshold)
             activity = on.view(torch.uint8).float() @ weight / size + 1e-6 * u[:, :self.total]
-            least = activity.topk(self.clusters, largest=False).indices
-            candidates = Ranks(packed(~on) & reduce(torch.bitwise_or, (member.index_select(0, c) for c in least.T)), d.shape[1])
+            least = activity.topk(self.clusters, largest=False).indices if self.clusters > 1 else activity.argmin(1, keepdim=True)
+            candidates = Ranks(reduce(torch.bitwise_or, (member.index_select(0, c) for c in least.T)) & ~packed(on), d.shape[1])
             index, chosen = draw(candidates, u[:, self.total:], self.limit(candidates))
             return Change(index, values[index], chosen)
 
@@ -285,7 +285,7 @@ class RandomOff(TurnOn):
         n, alive, values, threshold = self.most(int(stats.alive.sum())), packed(stats.alive[None]), self.values(stats), stats.threshold
 
         def change(d, u):
-            off = Ranks(packed(~over(d, threshold)) & alive, d.shape[1])
+            off = Ranks(alive & ~packed(over(d, threshold)), d.shape[1])
             index, chosen = draw(off, u, self.limit(off))
             return Change(index, values[index], chosen)
 
