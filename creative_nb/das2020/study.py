@@ -65,6 +65,7 @@ class Study:
     vae_file: str = ""  # a checkpoint to use instead of training one
     classifier_file: str = ""  # {dataset} in it stands for the data set that the classifier was trained on
     patience: int = 0  # stale epochs before a smaller step, half as many before a restart; 0: 20 as in the paper, less for less than its 200 epochs
+    decay: float = 1.0  # factor of the VAE's smaller step; 1: the step stays, see 10_sensitivity
     classifier_patience: int | dict[str, int] = 20
     vae_options: dict = field(default_factory=dict)  # other settings of `VAE`, for experiments on the network itself
     vae_seed: int | None = None  # of the VAE's training; None: `seed`
@@ -89,7 +90,7 @@ class Study:
     @cached_property
     def vae_path(self) -> Path:
         config = dict(image_shape=list(self.data.image_shape), hidden=list(self.hidden), latent=self.latent, **(LOSS_WEIGHT.get(self.dataset, {}) | self.vae_options))
-        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, self.epochs, self.patience, self.vae_seed)
+        return from_root(self.vae_file) if self.vae_file else self._network("vae", VAE, config, self.epochs, self.patience, self.vae_seed, self.decay)
 
     @cached_property
     def classifier_path(self) -> Path:
@@ -108,9 +109,9 @@ class Study:
         "The studies whose classifiers judge the images, by data set: those of the parts for the combined set (section 8.1), else this one."
         return {part: self if part == self.dataset else replace(self, dataset=part) for part in PARTS.get(self.dataset, (self.dataset,))}
 
-    def _network(self, kind: str, model_class, config: dict, epochs: int, patience: int, seed: int) -> Path:
+    def _network(self, kind: str, model_class, config: dict, epochs: int, patience: int, seed: int, decay: float = 0.5) -> Path:
         "File of a network trained by these settings."
-        schedule = Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience, early_stop=self.early_stop or None)
+        schedule = Schedule(epochs, restart_after=max(1, patience // 2), decay_after=patience, decay=decay, early_stop=self.early_stop or None)
         key = digest(config, asdict(schedule), seed, self.data.content_hash, code_digest(*(f"creative_nb.{m}" for m in ("core", "data", "models", "training"))))
         path = from_root(self.artifacts) / f"{self.dataset}_{kind}_{key}.safetensors"
         return artifact(path, lambda path: train_to_file(path, model_class, config, self.data, schedule, seed))
@@ -192,8 +193,8 @@ class Study:
 
 # %% ../../nbs/das2020/00_study.ipynb #e20ab4df
 def shortened(study: Study, epochs: int, **changes) -> Study:
-    "The study of another network: trained for `epochs`, its patience in proportion, with other `changes` of fields."
-    return replace(study, epochs=epochs, patience=0, vae_file="", **changes)
+    "The study of another network: trained for `epochs`, its patience in proportion, steps halved when it stalls, with other `changes` of fields."
+    return replace(study, epochs=epochs, patience=0, decay=0.5, vae_file="", **changes)
 
 # %% ../../nbs/das2020/00_study.ipynb #43c46ef5
 SWEEP_TABLES = {"mnist": "das2020_table5_mnist_metric_sweep", "fmnist": "das2020_table6_fmnist_metric_sweep",
