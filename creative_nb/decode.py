@@ -195,7 +195,7 @@ class LowActive(TurnOn):
 class NonSpecific(LowActive):
     "Turn on low-active neurons without class specificity (das2020, section 8.2)."
     max_activation: float = 15.0  # percent activation in any class stays below
-    top_entropy: float = 30.0  # percent of the neurons, by entropy of the activation over classes
+    top_entropy: float = 30.0  # percent of the layer's neurons, by entropy of the activation over classes
 
     def pool(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
 

@@ -27,12 +27,15 @@ def hidden_layers(
 
 # %% ../nbs/01_models.ipynb #793cf404
 def initialise(model: nn.Module, init: str):
-    "Draw the weights again: `glorot` is Glorot-uniform with zero biases, `torch` keeps PyTorch's own."
-    if init not in ("glorot", "torch"): raise ValueError(f"init={init!r}: expected 'glorot' or 'torch'")
+    "Draw the weights again, with zero biases: `lecun` or `glorot` uniform, or `truncated` normal with LeCun's sd, none beyond two of it. `torch` keeps PyTorch's own."
+    if init not in ("truncated", "lecun", "glorot", "torch"): raise ValueError(f"init={init!r}: expected 'truncated', 'lecun', 'glorot' or 'torch'")
     if init == "torch": return
     for m in model.modules():
         if isinstance(m, (nn.Linear, nn.Conv2d)):
-            nn.init.xavier_uniform_(m.weight)
+            sd = m.weight[0].numel() ** -0.5  # LeCun's: 1 / sqrt(fan-in)
+            if init == "truncated": nn.init.trunc_normal_(m.weight, std=sd, a=-2 * sd, b=2 * sd)
+            elif init == "lecun": nn.init.uniform_(m.weight, -3**0.5 * sd, 3**0.5 * sd)
+            else: nn.init.xavier_uniform_(m.weight)
             nn.init.zeros_(m.bias)
 
 # %% ../nbs/01_models.ipynb #bd90f250
@@ -69,7 +72,7 @@ class VAE(nn.Module):
         encoder_dropout: float = 0.1,
         decoder_dropout: float = 0.1,
         nll_weight: float = 1.0,  # weight of the reconstruction term in the loss
-        init: str = "glorot",
+        init: str = "truncated",  # see `initialise`
     ):
         super().__init__()
         if latent < 1 or not hidden or min(hidden) < 1:

@@ -238,11 +238,11 @@ def class_entropy(stats: NeuronStats) -> torch.Tensor:
     return -torch.special.xlogy(p, p).sum(0) / np.log(2)
 
 def non_specific(stats: NeuronStats, max_activation: float = 15.0, top_entropy: float = 30.0) -> torch.Tensor:
-    "(P,) bool: alive, under `max_activation` percent in every class, entropy in the `top_entropy` percent (das2020, section 8.2)."
+    "(P,) bool: alive, under `max_activation` percent in every class, entropy in the layer's `top_entropy` percent (das2020, section 8.2)."
     if not 0 < max_activation <= 100: raise ValueError(f"max_activation={max_activation}: expected a percentage in (0, 100]")
     if not 0 < top_entropy <= 100: raise ValueError(f"top_entropy={top_entropy}: expected a percentage in (0, 100]")
     entropy = class_entropy(stats)
-    cut = np.percentile(entropy[stats.alive].double().cpu().numpy(), 100 - top_entropy)
+    cut = np.percentile(entropy.double().cpu().numpy(), 100 - top_entropy)
     return stats.alive & (stats.class_activation.amax(0) < max_activation) & (entropy >= cut - 1e-6)
 
 # %% ../nbs/03_neurons.ipynb #acc7eb2e

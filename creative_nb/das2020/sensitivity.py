@@ -60,6 +60,7 @@ CHOICES: dict[str, dict[str, tuple[str, Method]]] = {
     "clusters in all": {str(k): ("clust", Cluster(total=k)) for k in (10, 5, 20, 40)},
     "kappa": {str(k): ("cor", Correlation(kappa=k)) for k in (0.1, 0.02, 0.3, 1.0)},
     "non-specific, class limit": {"15 %": ("ent", NonSpecific()), "20 %": ("ent", NonSpecific(max_activation=20)), "30 %": ("ent", NonSpecific(max_activation=30))},
+    "non-specific, top entropy": {"30 %": ("ent", NonSpecific()), "25 %": ("ent", NonSpecific(top_entropy=25)), "40 %": ("ent", NonSpecific(top_entropy=40))},
     "neurons turned off": {str(n): ("turn off", TurnOff(n)) for n in (5, 25, 50)},
 }
 
