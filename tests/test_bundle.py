@@ -178,3 +178,13 @@ def test_the_readme_quotes_the_measured_tables():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for quoted in rows.values(): assert " | ".join(quoted) in text
     for d in ("mnist", "fmnist"): assert f"{100 * facts[d, 'classifier_test_accuracy']:.2f} %" in text
+
+
+def test_papermill_can_read_the_commands_of_the_readme():
+    "Its -p passes words and numbers; a list or a dictionary needs -y."
+    rows = re.findall(r"^\| \[\w+\]\(nbs/(das2020/\w+)\.ipynb\) \|.*\| (.*`.*) \|.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 5
+    for notebook, command in rows:
+        given, trees = re.findall(r"-p (\w+) (\S+)", command), [yaml.safe_load(y) for y in re.findall(r'-y "([^"]*)"', command)]
+        assert not [value for _, value in given if value[0] in "\"[{"], notebook
+        assert {name for name, _ in given} | {k for tree in trees for k in tree} <= set(pipeline.known_parameters(pipeline.source(notebook)))
