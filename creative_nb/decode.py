@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Change', 'Uniforms', 'random_ranks', 'packed', 'Ranks', 'draw', 'first', 'nearest', 'over', 'Plan', 'TooFewNeurons',
            'Method', 'Regular', 'NeuronMethod', 'TurnOn', 'LowActive', 'NonSpecific', 'true_places', 'sort_rows',
-           'in_columns', 'least_related', 'Correlation', 'Cluster', 'RandomOff', 'Noisy', 'TurnOff', 'Interpolation',
-           'CreativeDecoder']
+           'in_columns', 'relatedness', 'least_related', 'Correlation', 'Cluster', 'RandomOff', 'Noisy', 'TurnOff',
+           'Interpolation', 'CreativeDecoder']
 
 # %% ../nbs/04_decode.ipynb #66fd6d74
 import warnings
@@ -49,15 +49,12 @@ def random_ranks(
     most: torch.Tensor | None = None,  # (B,) draw no more than these
 ) -> tuple[torch.Tensor, torch.Tensor]:
     "(B, n) ranks from 0 to `count` - 1, distinct within a row, and (B, n) bool: which of them count, as many as there can be."
-    draws = torch.arange(u.shape[1], device=u.device)
-    size = count.clamp_max(u.shape[1]) if most is None else torch.minimum(count, most).clamp_max(u.shape[1])
-    last = ((count - size)[:, None] + draws).clamp_max(width - 1)
-    rank, drawn = (u * (last + 1)).long(), torch.zeros(len(u), width, dtype=torch.bool, device=u.device)
-    for i in range(u.shape[1]):
-        column = slice(i, i + 1)
-        rank[:, column] = torch.where(drawn.gather(1, rank[:, column]), last[:, column], rank[:, column])
-        drawn.scatter_(1, rank[:, column], True)
-    return rank, draws < size[:, None]
+    draws = torch.arange(u.shape[1], device=u.device)[:, None]
+    size = count.clamp_max(len(draws)) if most is None else torch.minimum(count, most).clamp_max(len(draws))
+    last = (count - size + draws).clamp_max(width - 1)
+    rank = (u.T * (last + 1)).long()  # (n, B): a draw of all samples is a row
+    for i in range(1, len(draws)): rank[i] = torch.where((rank[:i] == rank[i]).any(0), last[i], rank[i])
+    return rank.T, (draws < size).T
 
 # %% ../nbs/04_decode.ipynb #b457d9fa
 def packed(mask: torch.Tensor) -> torch.Tensor:
@@ -213,12 +210,17 @@ def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
     "R (P, P) cut into columns: 128 together on the CPU, all elsewhere."
     return [part.contiguous() for part in correlation.split(128 if correlation.device.type == "cpu" else len(correlation), 1)]
 
-def least_related(d: torch.Tensor, on: torch.Tensor, columns: list[torch.Tensor], kappa: float) -> torch.Tensor:
-    "(B, P) bool: of the neurons that are not `on` (B, P), the fraction `kappa` that goes least with those that are, by R `in_columns`; at least one."
-    places, count = true_places(on), Ranks(on).count
+def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
+    "(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`; infinite for these."
+    places = true_places(on)
     neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places]
     gamma = torch.cat([nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1)
     gamma.view(-1).index_fill_(0, places, torch.inf)
+    return gamma
+
+def least_related(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor], kappa: float) -> torch.Tensor:
+    "(B, P) bool: of the neurons that are not `on`, the fraction `kappa` with the least `relatedness`; at least one."
+    gamma = relatedness(d, on, count, columns)
     last = (kappa * (on.shape[1] - count).double()).long().clamp_min(1) - 1
     return ~over(gamma, sort_rows(gamma).gather(1, last[:, None])).logical_or_(on)
 
@@ -240,8 +242,9 @@ class Correlation(TurnOn):
         def change(d, u):
             d = d.detach().index_select(1, pool)
             on = over(d, threshold)
-            s = draw(Ranks(least_related(d, on, columns, self.kappa)), u)[0].squeeze(1)
-            index, chosen = nearest(order, s, ~on, n, self.limit(Ranks(on)))
+            active = Ranks(on)
+            s = draw(Ranks(least_related(d, on, active.count, columns, self.kappa)), u)[0].squeeze(1)
+            index, chosen = nearest(order, s, ~on, n, self.limit(active))
             new = values[pool[index]]
             if self.turn_off:
                 index_off, chosen_off = nearest(order, d.argmax(1), on, n, chosen.sum(1))

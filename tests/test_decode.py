@@ -222,9 +222,9 @@ def test_draws_of_fewer_than_asked_are_uniform_too():
 def test_neurons_that_tie_are_equally_likely(decoder):
     correlation = decoder.stats_.correlation
     d = torch.zeros(2, WIDTH)
-    assert least_related(d, d > 0, in_columns(correlation), 0.1).all()
+    assert least_related(d, d > 0, (d > 0).sum(1), in_columns(correlation), 0.1).all()
     d[1, 3] = 1.0
-    least = least_related(d, d > 0, in_columns(correlation), 0.1)
+    least = least_related(d, d > 0, (d > 0).sum(1), in_columns(correlation), 0.1)
     assert least[0].all() and least[1].sum() == int(0.1 * (WIDTH - 1)) and not least[1, 3]
 
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LONG', 'alternate', 'optional', 'difference', 'check_agreement', 'table_rows', 'against_peers', 'PerImage',
            'textbook_epoch', 'training_rows', 'neighbour_rows', 'same_svm', 'score_rows', 'torchmetrics_fid',
-           'torch_fidelity_fid', 'fid_rows', 'plain', 'most_of', 'decoding_rows', 'sizes', 'grow', 'neighbour_growth',
-           'score_growth', 'decoding_growth', 'plot_growth', 'goals']
+           'torch_fidelity_fid', 'fid_rows', 'plain', 'most_of', 'decoding_rows', 'correlation_parts', 'sizes', 'grow',
+           'neighbour_growth', 'score_growth', 'decoding_growth', 'plot_growth', 'goals']
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #8edd931f
 import importlib, time, warnings
@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ..core import batches, standard_normal
 from .study import LONG_NAMES, METHODS, Study
 from ..data import Split
-from ..decode import CreativeDecoder, Method, Regular, TooFewNeurons, TurnOff
+from ..decode import (Correlation, CreativeDecoder, Method, Ranks, Regular, TooFewNeurons, TurnOff, Uniforms, in_columns, over, relatedness,
+                                 sort_rows)
 from ..models import Decoder
-from ..neurons import model_device
+from ..neurons import hooked, model_device, to_neurons
 from ..novelty import InDomainScore, NearestNeighbours, fid
 from ..training import seeded, train_epoch
 
@@ -215,6 +216,20 @@ def decoding_rows(decoder: CreativeDecoder, z: torch.Tensor, repetitions: int) -
 def _decoding_row(what, decoder, z, method, repetitions):
     if method is None: return [{"what": what, "peer": "bare generator", "goal": 0.8}]
     return against_peers(what, lambda: decoder.decode(z, method), {"bare generator": lambda: plain(decoder, z)}, repetitions, 0.8, pause=0)
+
+# %% ../../nbs/das2020/11_benchmarks.ipynb #e40ef369
+def correlation_parts(decoder: CreativeDecoder, z: torch.Tensor, repetitions: int) -> pd.DataFrame:
+    "Microseconds an image, and share of plain decoding, of the parts of choosing neurons by correlation, for one batch of latents (B, ...)."
+    layer, stats, plan = [], decoder.stats_, Correlation(1).plan(decoder.stats_)
+    with torch.no_grad(), hooked(decoder.generator, decoder.layer, layer.append): decoder.generator(z)
+    d, pool, u = to_neurons(layer[0], decoder.neurons), stats.alive.nonzero().flatten(), Uniforms(0)(len(z), plan.draws, z.device)
+    alive, columns = d.index_select(1, pool), in_columns(stats.correlation[pool][:, pool])
+    on = over(alive, stats.threshold)
+    count = Ranks(on).count
+    gamma = relatedness(alive, on, count, columns)
+    seconds = alternate({"plain decoding": lambda: plain(decoder, z), "adding rows of R": lambda: relatedness(alive, on, count, columns),
+                         "sorting the sums": lambda: sort_rows(gamma), "the whole choice": lambda: plan.change(d, u)}, repetitions)
+    return pd.DataFrame([{"part": part, "us_per_sample": 1e6 * s / len(z), "of_plain": s / seconds["plain decoding"]} for part, s in seconds.items()])
 
 # %% ../../nbs/das2020/11_benchmarks.ipynb #6b4e8cc1
 def sizes(most: int) -> list[int]:
