@@ -213,7 +213,7 @@ def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
 def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
     "(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`; infinite for these."
     places = true_places(on)
-    neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places]
+    neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places].to(columns[0].dtype)
     gamma = torch.cat([nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1)
     gamma.view(-1).index_fill_(0, places, torch.inf)
     return gamma
@@ -416,9 +416,13 @@ class CreativeDecoder:
                 if not isinstance(images[-1], torch.Tensor): raise TypeError(f"the generator returns a {type(images[-1]).__name__}: expected one tensor")
                 if counts and sum(map(len, counts)) != s.stop: raise ValueError(f"layer {self.layer!r} did not run once with the batch first")
         self.changed_ = torch.cat(counts) if counts else torch.zeros(len(latents), dtype=torch.long, device=device)
-        if isinstance(method, NeuronMethod) and method.fraction is None and (short := int((self.changed_ < method.n).sum())):
-            warnings.warn(f"{short} of {len(latents)} samples have fewer than n={method.n} candidates: all of theirs were changed (see changed_)", stacklevel=3)
+        if isinstance(method, NeuronMethod) and method.fraction is None: self._warn_of_few(method.n)
         return torch.cat(images)
+
+    def _warn_of_few(self, n: int):
+        few, every = int((self.changed_ < n).sum()), len(self.changed_)
+        if few and self.changed_.any(): warnings.warn(f"{few} of {every} samples have fewer than n={n} candidates: all of theirs were changed (see changed_)", stacklevel=4)
+        elif few: warnings.warn(f"none of {every} samples has a candidate, so no image was changed: neurons count as off up to threshold={self.threshold:g}", stacklevel=4)
 
     def decode(self, latents: torch.Tensor, method: Method = LowActive(), seed: int = 0) -> torch.Tensor:
         "Images (N, ...) of latents (N, ...), on the generator's device; `changed_` (N,) then says how many neurons each sample had changed."
@@ -430,7 +434,7 @@ class CreativeDecoder:
         "`n` images (n, ...) of latents drawn from the prior; the same seed draws the same latents for every method but `Interpolation`."
         self._fitted()
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"n={n!r}: expected an integer >= 1")
-        return self._decode(method.latents(self, n, seed), method, seed)
+        return self._decode(method.latents(self, n, seed).to(self.latents_.dtype), method, seed)
 
     @contextmanager
     def applied(self, method: Method = LowActive(), seed: int = 0):

@@ -139,14 +139,14 @@ def layer_activations(generator: nn.Module, layer: str, latents: torch.Tensor, n
     check_latents(latents)
     if neurons not in NEURONS: raise ValueError(f"neurons={neurons!r}: expected one of {', '.join(NEURONS)}")
     device, seen = model_device(generator), []
-    with evaluating(generator), hooked(generator, layer, lambda out: seen.append(out)):
+    with evaluating(generator), hooked(generator, layer, lambda out: seen.append(to_neurons(out, neurons).clone())):  # a later layer may work in place
         for s in batches(len(latents), batch_size):
             seen.clear()
             generator(latents[s].to(device))
             if len(seen) != 1: raise ValueError(f"layer {layer!r} ran {len(seen)} times in one forward pass: expected once")
             if len(seen[0]) != s.stop - s.start:
                 raise ValueError(f"layer {layer!r} returns {len(seen[0])} rows for {s.stop - s.start} latents: expected the batch first")
-            yield s, to_neurons(seen[0], neurons)
+            yield s, seen[0]
 
 # %% ../nbs/03_neurons.ipynb #a8927f99
 QUANTILE_ROWS = 10_000  # latents whose activations are kept for the percentiles
@@ -204,8 +204,10 @@ def neuron_stats(
     batch_size: int = 1024,
 ) -> NeuronStats:
     "Statistics of a layer in one pass. ValueError if every neuron is dead."
-    if labels is not None and (labels.shape != latents.shape[:1] or labels.min() < 0):
-        raise ValueError(f"labels of shape {tuple(labels.shape)}: expected one integer >= 0 for each of the {len(latents)} latents")
+    if labels is not None:
+        if labels.shape != latents.shape[:1] or labels.is_floating_point() or labels.min() < 0:
+            raise ValueError(f"labels ({labels.dtype}) of shape {tuple(labels.shape)}: expected one integer >= 0 for each of the {len(latents)} latents")
+        labels = labels.long()
     classes = int(labels.max()) + 1 if labels is not None else 0
     every, sums, rows = max(1, -(-len(latents) // QUANTILE_ROWS)), None, []
     passes = layer_activations(generator, layer, latents, neurons, batch_size)

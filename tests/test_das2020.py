@@ -9,10 +9,12 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.functional import to_pil_image
 
 from creative_nb import data
 from creative_nb.core import repo_root
-from creative_nb.das2020.metric_sweep import COLUMNS, kept_row, measure
+from creative_nb.das2020.interpolation import along, pairs
+from creative_nb.das2020.metric_sweep import COLUMNS, kept_row, measure, sweep
 from creative_nb.das2020.samples import classifier_table, inception_facts
 from creative_nb.das2020.sensitivity import by_layer, with_correlation
 from creative_nb.das2020.spread import beside_intervals, earlier_trainings, intervals, rank_correlations, trainings
@@ -59,6 +61,23 @@ def test_a_method_without_neurons_is_an_empty_row(study, monkeypatch):
     def nothing(*a, **k): raise TooFewNeurons("NonSpecific", 1, 0)
     monkeypatch.setattr(study.decoder, "sample", nothing)
     assert not study.has("ent") and measure(study, "ent", 5, 10) == {}
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_folders_of_few_classes(tmp_path, classes):
+    "Interpolation between more classes than there are is an empty row; between images of the only class it is a line like any other."
+    digits = data.load_data("digits").train
+    for c in range(classes):
+        (tmp_path / "images" / str(c)).mkdir(parents=True)
+        for i, image in enumerate(digits.images[digits.labels == c][:60]): to_pil_image(image).save(tmp_path / "images" / str(c) / f"{i}.png")
+    study = Study("folder", data_dir=tmp_path / "images", hidden=(32, 16), latent=4, epochs=2, artifacts=tmp_path / "artifacts", out=tmp_path / "out")
+    table = sweep(study, [1], 20).set_index("method")
+    assert table.recon_distance[["regular", "test", "rand"]].notna().all() and pd.isna(table.recon_distance["6interp"])
+    assert pd.notna(table.recon_distance["2interp"]) == (classes == 2) and "recon_distance_sd" in table
+    first, second = pairs(study, 10)
+    groups = study.data.train_groups
+    assert (first != second).all() and (classes == 1 or (groups[first] != groups[second]).all())
+    assert along(study, 10, 3)[1].shape[:2] == (3, 10)
 
 
 def test_a_row_is_measured_once_and_is_the_plain_mean(study, monkeypatch):

@@ -368,6 +368,31 @@ def test_channel_turned_on_has_the_on_value_as_its_mean():
     torch.testing.assert_close(after[changed], on_value[changed])
 
 
+def test_a_layer_whose_output_is_changed_in_place_afterwards():
+    torch.manual_seed(0)
+    generators = [nn.Sequential(nn.Linear(5, 30), nn.BatchNorm1d(30), nn.ReLU(inplace), nn.Linear(30, 4)) for inplace in (False, True)]
+    generators[1].load_state_dict(generators[0].state_dict())
+    z = standard_normal(300, (5,), seed=0)
+    apart, in_place = (CreativeDecoder(g, "1").fit(z).stats_.tensors() for g in generators)
+    for name, expected in apart.items(): assert torch.equal(in_place[name], expected), name
+    assert apart["quantiles"].min() < 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("method", [LowActive(n=3), Correlation(n=3, turn_off=True), Cluster(n=2, total=4), RandomOff(n=3), Noisy(n=3), TurnOff(n=1)], ids=repr)
+def test_generators_of_other_precisions(method, dtype):
+    generator = sparse_generator().to(dtype)
+    decoder = CreativeDecoder(generator, "hidden3").fit(standard_normal(500, (LATENT,), seed=1).to(dtype))
+    images = decoder.sample(20, method)
+    assert images.dtype == dtype and images.isfinite().all() and decoder.changed_.any()
+
+
+def test_nothing_to_turn_on_is_said():
+    torch.manual_seed(0)
+    decoder = CreativeDecoder(ConvGenerator(), "up.2", neurons="channel").fit(standard_normal(400, (12,), seed=0))
+    with pytest.warns(UserWarning, match="none of 8 samples.*no image was changed.*threshold=1e-07"): decoder.sample(8, RandomOff(n=1))
+
+
 def test_gradients_flow_through_applied(decoder):
     z = standard_normal(3, (LATENT,), seed=0).requires_grad_()
     with decoder.applied(LowActive(n=2), 0): decoder.generator(z).sum().backward()

@@ -24,7 +24,7 @@ from ..data import Split
 from ..decode import (Correlation, CreativeDecoder, Method, Ranks, Regular, TooFewNeurons, TurnOff, Uniforms, in_columns, over, relatedness,
                                  sort_rows)
 from ..models import Decoder
-from ..neurons import hooked, model_device, to_neurons
+from ..neurons import layer_activations, model_device
 from ..novelty import InDomainScore, NearestNeighbours, fid
 from ..training import seeded, train_epoch
 
@@ -220,9 +220,9 @@ def _decoding_row(what, decoder, z, method, repetitions):
 # %% ../../nbs/das2020/11_benchmarks.ipynb #e40ef369
 def correlation_parts(decoder: CreativeDecoder, z: torch.Tensor, repetitions: int) -> pd.DataFrame:
     "Microseconds an image, and share of plain decoding, of the parts of choosing neurons by correlation, for one batch of latents (B, ...)."
-    layer, stats, plan = [], decoder.stats_, Correlation(1).plan(decoder.stats_)
-    with torch.no_grad(), hooked(decoder.generator, decoder.layer, layer.append): decoder.generator(z)
-    d, pool, u = to_neurons(layer[0], decoder.neurons), stats.alive.nonzero().flatten(), Uniforms(0)(len(z), plan.draws, z.device)
+    stats, plan = decoder.stats_, Correlation(1).plan(decoder.stats_)
+    (_, d), = layer_activations(decoder.generator, decoder.layer, z, decoder.neurons, len(z))
+    pool, u = stats.alive.nonzero().flatten(), Uniforms(0)(len(z), plan.draws, z.device)
     alive, columns = d.index_select(1, pool), in_columns(stats.correlation[pool][:, pool])
     on = over(alive, stats.threshold)
     count = Ranks(on).count

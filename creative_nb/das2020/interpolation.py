@@ -13,8 +13,9 @@ from .study import PALETTE, Study
 
 # %% ../../nbs/das2020/04_interpolation.ipynb #a83b1e0d
 def pairs(study: Study, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    "Indices (n,), (n,) of training images of different groups; in the combined set, a digit first."
+    "Indices (n,), (n,) of training images of different groups, or of any two where there is one group; in the combined set, a digit first."
     groups = study.data.train_groups.cpu().numpy()
+    if (groups == groups[0]).all(): groups = np.arange(len(groups))
     draw = rng(study.seed, "pairs")
     first = draw.permutation(np.flatnonzero(groups == 0) if study.dataset == "combined" else len(groups))[:n]
     first = np.resize(first, n)
@@ -34,7 +35,7 @@ def plot_paths(study: Study, rows: int, positions: int):
     first, second = pairs(study, rows)
     _, images = along(study, rows, positions)
     strip = torch.cat([study.data.train.images[first.to(images.device)][None], images, study.data.train.images[second.to(images.device)][None]]).cpu()
-    fig, axes = plt.subplots(rows, positions + 2, figsize=(0.8 * (positions + 2), 0.85 * rows), layout="constrained")
+    fig, axes = plt.subplots(rows, positions + 2, figsize=(0.8 * (positions + 2), 0.85 * rows), layout="constrained", squeeze=False)
     for r, c in np.ndindex(rows, positions + 2):
         axes[r, c].imshow(strip[c, r].permute(1, 2, 0).squeeze(-1), cmap="gray_r", vmin=0, vmax=1)
         axes[r, c].set(xticks=[], yticks=[])

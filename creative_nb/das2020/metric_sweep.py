@@ -36,8 +36,8 @@ def sweep(study: Study, n_neurons: Iterable[int], samples: int) -> pd.DataFrame:
     "All rows: dataset, n_neurons, method, then the metrics, their sd, and how many neurons were changed."
     asked = [(0, name) for name in ("2interp", "6interp", "regular", "test")] + [(n, name) for n in n_neurons for name in sorted(METHODS)]
     rows = [{"dataset": study.dataset, "n_neurons": n, "method": name, **kept_row(study, name, n, samples)} for n, name in progress(asked, desc="methods")]
-    first = ["dataset", "n_neurons", "method", *COLUMNS]
-    return pd.DataFrame(rows).reindex(columns=[*first, *(c for c in rows[0] if c not in first)])
+    table, first = pd.DataFrame(rows), ["dataset", "n_neurons", "method", *COLUMNS]
+    return table.reindex(columns=[*first, *(c for c in table if c not in first)])
 
 # %% ../../nbs/das2020/03_metric_sweep.ipynb #5e936110
 FIGURES = {"oc_score": "Fig. 8: in-domain score", "recon_distance": "Fig. 9: reconstruction distance $D_r$",

@@ -147,7 +147,8 @@ class Study:
                 return self.sample(name, samples, e.pool, seed)
 
     def has(self, name: str) -> bool:
-        "Whether the decoder has any neuron that the method could change."
+        "Whether there is any neuron that the method could change, or enough classes to interpolate between."
+        if name in INTERPOLATIONS: return len(self.data.train.labels.unique()) >= INTERPOLATIONS[name].points
         try: self.sample(name, 1, n=1)
         except TooFewNeurons: return False
         return True
