@@ -9,7 +9,8 @@ __all__ = ['pairs', 'along', 'plot_paths', 'profile']
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from ..core import rng
 from ..decode import Regular
-from .study import PALETTE, Study
+from ..published import published, published_names
+from .study import PALETTE, Study, sweep_table
 
 # %% ../../nbs/das2020/04_interpolation.ipynb #a83b1e0d
 def pairs(study: Study, n: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,15 +11,16 @@ import json
 
 import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
 from IPython.display import display
+from matplotlib.lines import Line2D
 from ..core import from_root, write_text
-from ..published import compare, published, published_names, rank_correlation, side_by_side, summary
+from ..published import audit, compare, published, published_names, rank_correlation, side_by_side, summary
 from ..runs import read_table, save_figure, save_table
 from ..judgement import BASELINES, compare_methods
 from .human_labels import INDEPENDENT, PRINTED, labelled_path, marked, read_labelled
 from .metric_sweep import COLUMNS, FIGURES, plot_sweep
 from .samples import plot_views
 from .spread import inside_table
-from .study import LONG_NAMES, set_style, sweep_table
+from .study import LONG_NAMES, PALETTE, set_style, sweep_table
 
 # %% ../../nbs/das2020/99_report.ipynb #d6e14661
 def measured(out: str, name: str) -> pd.DataFrame:
@@ -97,8 +98,10 @@ def plot_figure(metric: str, sweeps: dict[str, pd.DataFrame]):
     for ax, (d, table) in zip(axes.flat, sweeps.items()):
         plot_sweep(table, metric, ax, published(sweep_table(d)) if sweep_table(d) in published_names() else None)
         ax.set_title(d)
+    axes[0, 0].set_ylabel(FIGURES[metric].split(": ")[1])
     fig.suptitle(FIGURES[metric])
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=7 if len(sweeps) > 1 else 3)
+    keys = [Line2D([], [], color="0.5", ls="--", lw=1, label="regular"), Line2D([], [], color="0.3", marker="o", ms=7, mfc="none", lw=0, label="printed")]
+    fig.legend(handles=axes[0, 0].get_legend_handles_labels()[0] + keys, loc="outside lower center", ncols=9 if len(sweeps) > 1 else 3)
     return fig
 
 # %% ../../nbs/das2020/99_report.ipynb #ef15ee3c
