@@ -387,6 +387,13 @@ def test_generators_of_other_precisions(method, dtype):
     assert images.dtype == dtype and images.isfinite().all() and decoder.changed_.any()
 
 
+def test_labels_of_any_integer_type():
+    z, classes = standard_normal(200, (LATENT,), seed=1), torch.arange(200) % 3
+    wide, narrow = (CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.to(t)).stats_.class_activation for t in (torch.int64, torch.uint8))
+    assert torch.equal(wide, narrow)
+    with pytest.raises(ValueError, match="labels .torch.float32. of shape .200,.*integer"): CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.float())
+
+
 def test_nothing_to_turn_on_is_said():
     torch.manual_seed(0)
     decoder = CreativeDecoder(ConvGenerator(), "up.2", neurons="channel").fit(standard_normal(400, (12,), seed=0))
