@@ -52,8 +52,10 @@ def random_ranks(
     draws = torch.arange(u.shape[1], device=u.device)[:, None]
     size = count.clamp_max(len(draws)) if most is None else torch.minimum(count, most).clamp_max(len(draws))
     last = (count - size + draws).clamp_max(width - 1)
-    rank = (u.T * (last + 1)).long()  # (n, B): a draw of all samples is a row
-    for i in range(1, len(draws)): rank[i] = torch.where((rank[:i] == rank[i]).any(0), last[i], rank[i])
+    rank, drawn = (u.T * (last + 1)).long(), torch.zeros(width, len(u), dtype=torch.bool, device=u.device)  # a draw of all samples is a row
+    for r, final in zip(rank.split(1), last.split(1)):
+        r.copy_(torch.where(drawn.gather(0, r), final, r))
+        drawn.scatter_(0, r, True)
     return rank.T, (draws < size).T
 
 # %% ../nbs/04_decode.ipynb #b457d9fa
