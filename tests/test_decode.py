@@ -12,10 +12,12 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from creative_nb.core import rng, standard_normal
-from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons,
-                                Ranks, TurnOff, Uniforms, by_correlation, draw, first, in_columns, least_related, nearest, random_ranks)
+from creative_nb.decode import CreativeDecoder
+from creative_nb.methods import (Cluster, Correlation, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular,
+                                 TooFewNeurons, TurnOff)
 from creative_nb.models import VAE
-from creative_nb.neurons import class_entropy, hooked, neuron_clusters
+from creative_nb.neurons import by_correlation, class_entropy, hooked, neuron_clusters
+from creative_nb.select import Ranks, Uniforms, draw, first, in_columns, least_related, nearest, random_ranks
 
 LATENT, WIDTH = 6, 80
 

@@ -21,7 +21,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from ..core import batches, standard_normal
 from .study import LONG_NAMES, METHODS, Study
 from ..data import Split
-from ..decode import (Correlation, CreativeDecoder, Method, Ranks, Regular, TooFewNeurons, TurnOff, Uniforms, in_columns, over, relatedness,
+from ..decode import CreativeDecoder
+from ..methods import Correlation, Method, Regular, TooFewNeurons, TurnOff
+from ..select import (Ranks, Uniforms, in_columns, over, relatedness,
                                  sort_rows)
 from ..models import Decoder
 from ..neurons import layer_activations, model_device
