@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['repo_root', 'from_root', 'pick_device', 'rng', 'standard_normal', 'patch', 'batches', 'progress', 'atomic_path',
-           'write_text', 'save_tensors', 'load_tensors', 'artifact', 'digest', 'bare_code', 'code_digest']
+           'write_text', 'save_tensors', 'load_tensors', 'artifact', 'digest', 'bare_code', 'code_of',
+           'load_extensions']
 
 # %% ../nbs/00_core.ipynb #9b02de05
-import ast, hashlib, importlib.util, json, os, uuid
+import ast, hashlib, importlib.util, inspect, json, os, sys, textwrap, uuid
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np, torch
 from filelock import FileLock
@@ -136,6 +139,46 @@ def bare_code(source: str) -> str:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
-def code_digest(*modules: str) -> str:
-    "Digest of the code of modules, by their full names."
-    return digest([bare_code(Path(importlib.util.find_spec(m).origin).read_text(encoding="utf-8")) for m in modules])
+# %% ../nbs/00_core.ipynb #b3d72e2c
+def code_of(*objects) -> str:
+    "Digest of the bare code of classes and functions, with all they use of their own modules; of a module, all its code."
+    found = {}
+    for o in objects: _gather(o, found)
+    return digest(sorted(found.items()))
+
+def _gather(o, found: dict[str, str]):
+    name = f"{getattr(o, '__module__', '')}.{getattr(o, '__qualname__', getattr(o, '__name__', ''))}"
+    if name in found: return
+    parts = [o, *_patched(o)] if isinstance(o, type) else [o]
+    found[name] = "\n".join(bare_code(textwrap.dedent(inspect.getsource(p))) for p in parts)
+    if isinstance(o, ModuleType): return
+    module = sys.modules[o.__module__]
+    used = {n.id for n in ast.walk(ast.parse(found[name])) if isinstance(n, ast.Name)}
+    for other in sorted(used & vars(module).keys()): _follow(other, vars(module)[other], module, found)
+
+# %% ../nbs/00_core.ipynb #88955095
+def _follow(name: str, value, module: ModuleType, found: dict[str, str]):
+    "What a name of `module` stands for, if it belongs to the module: code is gathered, plain values are noted."
+    if isinstance(value, type) or inspect.isfunction(value):
+        if value.__module__ == module.__name__: _gather(value, found)
+    elif isinstance(value, (bool, int, float, str, tuple)) and not name.startswith("__"):
+        found[f"{module.__name__}.{name}"] = repr(value)
+
+def _patched(cls: type) -> list:
+    "Functions that `patch` added to a class: those whose code stands outside its body."
+    functions = (getattr(v, "fget", None) or getattr(v, "func", None) or getattr(v, "__func__", v) for v in vars(cls).values())
+    return [f for f in functions if inspect.isfunction(f) and f.__qualname__ == f.__name__]
+
+# %% ../nbs/00_core.ipynb #3334ea9d
+@cache
+def load_extensions() -> tuple[str, ...]:
+    "Import each `nbs/extensions/*.py` of the checkout once, in order; their names. An error in one names the file."
+    names = []
+    for path in sorted((repo_root() / "nbs" / "extensions").glob("*.py")):
+        name = f"creative_nb_extensions.{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try: spec.loader.exec_module(module)
+        except Exception as e: raise ImportError(f"{path} cannot be imported: {type(e).__name__}: {e}") from e
+        names.append(name)
+    return tuple(names)
