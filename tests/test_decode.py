@@ -13,7 +13,8 @@ from torch import nn
 
 from creative_nb.core import rng, standard_normal
 from creative_nb.decode import CreativeDecoder
-from creative_nb.methods import (Cluster, Correlation, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular,
+from creative_nb.generators import Interpolation
+from creative_nb.methods import (Cluster, Correlation, LowActive, NonSpecific, Noisy, RandomOff, Regular,
                                  TooFewNeurons, TurnOff)
 from creative_nb.models import VAE
 from creative_nb.neurons import by_correlation, class_entropy, hooked, neuron_clusters
@@ -309,12 +310,12 @@ def test_same_latents_for_every_method(decoder):
 
 @pytest.mark.parametrize("points", [2, 4])
 def test_interpolation_is_the_mean_of_points_of_different_classes(decoder, points):
-    z = Interpolation(points).latents(decoder, 400, seed=0)
+    z = Interpolation(points).draw(decoder, 400, seed=0)
     classes = decoder.labels_.unique().tolist()
     tagged = decoder.latents_.clone()
     tagged[:, :len(classes)] = torch.nn.functional.one_hot(decoder.labels_, len(classes)).float()
     plain, decoder.latents_ = decoder.latents_, tagged
-    try: share = Interpolation(points).latents(decoder, 400, seed=0)[:, :len(classes)]
+    try: share = Interpolation(points).draw(decoder, 400, seed=0)[:, :len(classes)]
     finally: decoder.latents_ = plain
     assert ((share > 0).sum(1) == points).all() and torch.allclose(share.sum(1), torch.ones(400))
     assert z.std() < decoder.latents_.std()
@@ -412,7 +413,7 @@ def test_save_and_load(decoder, tmp_path):
     decoder.save(tmp_path / "d.safetensors")
     loaded, z = CreativeDecoder.load(tmp_path / "d.safetensors", decoder.generator), standard_normal(40, (LATENT,), seed=5)
     for method in (LowActive(n=3), Cluster(n=2, total=4), Noisy()): assert torch.equal(loaded.decode(z, method), decoder.decode(z, method))
-    assert torch.equal(loaded.sample(9, Interpolation(2)), decoder.sample(9, Interpolation(2))) and repr(loaded.stats_) == repr(decoder.stats_)
+    assert torch.equal(loaded.sample(9, latents=Interpolation(2)), decoder.sample(9, latents=Interpolation(2))) and repr(loaded.stats_) == repr(decoder.stats_)
 
 
 # ---- bad input ----
@@ -451,7 +452,7 @@ def test_bad_settings(make):
 def test_settings_that_only_the_layer_can_judge(decoder):
     for method in (LowActive(percentiles=(15, 1)), LowActive(statistic="mode"), NonSpecific(max_activation=0), Cluster(n=1, total=500)):
         with pytest.raises(ValueError, match="expected"): decoder.sample(2, method)
-    with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, Interpolation(5))
+    with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, latents=Interpolation(5))
     with pytest.raises(ValueError, match="without class labels"): CreativeDecoder(decoder.generator, "hidden3").fit(decoder.latents_).sample(2, NonSpecific())
 
 
