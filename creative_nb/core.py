@@ -61,7 +61,7 @@ def patch(f):
     cls = next(iter(function.__annotations__.values()))
     if hasattr(f, "__set_name__"): f.__set_name__(cls, function.__name__)
     setattr(cls, function.__name__, f)
-    return f
+    return function.__globals__.get(function.__name__)  # the name itself means what it meant before
 
 # %% ../nbs/00_core.ipynb #27729aea
 def batches(n: int, size: int):

@@ -54,6 +54,8 @@ LABELS = ("none", "people", "simulated panel")
 def provenance(
     *,
     scale: str,  # smoke, quick or paper
+    paper: str,
+    setting: str,
     dataset: str,
     data_hash: str,  # `ImageData.content_hash`
     seed: int | list[int],
@@ -65,7 +67,7 @@ def provenance(
     "How a result came about, as a JSON-ready dictionary."
     if labels not in LABELS: raise ValueError(f"labels={labels!r}: expected one of {', '.join(LABELS)}")
     return {
-        "commit": git_commit(), "scale": scale, "dataset": dataset, "data_hash": data_hash, "seed": seed,
+        "commit": git_commit(), "scale": scale, "paper": paper, "setting": setting, "dataset": dataset, "data_hash": data_hash, "seed": seed,
         "device": device_in_words(device), "versions": versions(), "seconds": None if started is None else round(time.time() - started, 1),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "labels": labels, **more,
     }
