@@ -408,7 +408,7 @@ def test_filter_says_what_is_wrong():
 
 # ---- all together
 
-SHAPE, KEYS = (1, 8, 8), {"oc_score", "recon_distance", "ice"} | {f"{s}_{k}{t}" for s in ("input", "latent") for k in (1, 5) for t in ("nn", "ns")}
+SHAPE, KEYS = (1, 8, 8), {"in_domain_score", "recon_distance", "ice"} | {f"{s}_{k}{t}" for s in ("input", "latent") for k in (1, 5) for t in ("nn", "ns")}
 
 
 @pytest.fixture(scope="module")
@@ -431,7 +431,7 @@ def test_every_column_is_its_metric(models, fitted):
     assert set(scores) == KEYS
     assert all(v.shape == (45,) and v.dtype == torch.float32 and v.device.type == "cpu" and not v.requires_grad for v in scores.values())
     with torch.no_grad(): z, train_z = vae.encode(x), vae.encode(train)
-    expected = {"ice": classifier_entropy(classifier(x)).float(), "oc_score": InDomainScore().fit(train_z).score(z).float(),
+    expected = {"ice": classifier_entropy(classifier(x)).float(), "in_domain_score": InDomainScore().fit(train_z).score(z).float(),
                 "recon_distance": reconstruction_distance(x, vae.decode(z))}
     for space, q, ref in (("input", x, train), ("latent", z, train_z)):
         for k in (1, 5):
@@ -474,7 +474,7 @@ def test_known_latents_are_not_computed_again(models, fitted):
 def test_metrics_of_what_there_is(models, fitted):
     vae, classifier, train, x = models
     all_scores = fitted.score(x)
-    for functions, missing in (((None, None, classifier), {"oc_score", "recon_distance"} | {k for k in KEYS if k.startswith("latent")}),
+    for functions, missing in (((None, None, classifier), {"in_domain_score", "recon_distance"} | {k for k in KEYS if k.startswith("latent")}),
                                ((vae.encode, None, None), {"recon_distance", "ice"})):
         scores = Novelty(*functions).fit(train).score(x)
         assert set(scores) == KEYS - missing
