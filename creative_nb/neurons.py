@@ -13,6 +13,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np, torch
 from torch import nn
@@ -22,9 +23,11 @@ from .generators import as_generator
 # %% ../nbs/03_neurons.ipynb #9d56efe1
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
     "The submodule named `layer`; ValueError lists the names there are."
-    layers = {name: m for name, m in model.named_modules() if name}
-    if layer not in layers: raise ValueError(f"layer={layer!r}: expected one of {', '.join(layers) or '(this model has no named layers)'}")
-    return layers[layer]
+    try:
+        if layer: return model.get_submodule(layer)
+    except AttributeError: pass
+    names = [name for name, _ in model.named_modules() if name]
+    raise ValueError(f"layer={layer!r}: expected one of {', '.join(names) or '(this model has no named layers)'}")
 
 # %% ../nbs/03_neurons.ipynb #efd75d46
 @contextmanager
@@ -138,7 +141,7 @@ def check_latents(latents: torch.Tensor, width: tuple[int, ...] | None = None):
 # %% ../nbs/03_neurons.ipynb #e1605328
 def model_device(model: nn.Module) -> torch.device:
     "Where the model's weights are."
-    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 # %% ../nbs/03_neurons.ipynb #f7babe21
 @torch.no_grad()
@@ -167,9 +170,13 @@ def _rows(seen: list[torch.Tensor], expected: int, layer: str) -> torch.Tensor:
 @contextmanager
 def seeded(seed: int, device: torch.device):
     "Inside the block the network's own random numbers follow from `seed`; afterwards the random state is as it was."
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+    generators = [torch.default_generator]
+    if device.type == "cuda": generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [g.get_state() for g in generators]
+    for g in generators: g.manual_seed(seed)
+    try: yield
+    finally:
+        for g, state in zip(generators, states): g.set_state(state)
 
 # %% ../nbs/03_neurons.ipynb #a8927f99
 QUANTILE_ROWS = 10_000  # latents whose activations are kept for the percentiles
