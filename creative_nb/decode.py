@@ -6,11 +6,10 @@
 __all__ = ['LOW_ACTIVE', 'PRIOR', 'OFF', 'CreativeDecoder']
 
 # %% ../nbs/04_decode.ipynb #658a669a
-import inspect, warnings
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np, torch

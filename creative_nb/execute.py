@@ -7,7 +7,7 @@ __all__ = ['INJECTED', 'code_cells', 'known_parameters', 'check_parameters', 'fr
            'code_parts']
 
 # %% ../nbs/10a_execute.ipynb #51520a91
-import ast, hashlib, json, logging, os, re, sys, tempfile
+import ast, hashlib, json, logging, os, sys, tempfile
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
