@@ -21,6 +21,7 @@ from torch import nn
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import OneClassSVM
 from .core import batches, load_extensions, load_tensors, patch, progress, rng, save_tensors
+from .generators import networks_behind
 from .neurons import evaluating, model_device
 
 # %% ../nbs/05_novelty.ipynb #2837bd19
@@ -404,12 +405,14 @@ metric("inception_score", "Inception Score, in-domain classifier", "Inception Sc
        low=1.0)(inception_score)
 
 # %% ../nbs/05_novelty.ipynb #fe766330
-def _module(f) -> nn.Module | None:
-    "The network behind a function: itself, or the one whose method it is."
-    owner = f if isinstance(f, nn.Module) else getattr(f, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
-
 def _content(images: torch.Tensor) -> str: return hashlib.sha256(images.float().contiguous().cpu().numpy().tobytes()).hexdigest()
+
+def _check_range(images: torch.Tensor, low: float, high: float):
+    "ValueError for images whose values lie far from those of the training images: 0 to 255, or -1 to 1, against 0 to 1."
+    slack = 0.5 * (high - low) + 1e-6
+    if images.min() < low - slack or images.max() > high + slack:
+        raise ValueError(f"images: values from {images.min():.3g} to {images.max():.3g}, "
+                         f"expected about those of the training images, {low:.3g} to {high:.3g}")
 
 # %% ../nbs/05_novelty.ipynb #fa6f2f07
 class Novelty:
@@ -430,7 +433,7 @@ class Novelty:
         if decode is not None and encode is None: raise ValueError("decode without encode: the reconstruction distance needs both")
         if batch_size < 1: raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.encode, self.decode, self.classifier, self.batch_size, self._svm = encode, decode, classifier, batch_size, InDomainScore(gamma, nu)
-        self._networks = [m for m in map(_module, (encode, decode, classifier)) if m is not None]
+        self._networks = [m for f in (encode, decode, classifier) if f is not None for m in networks_behind(f)]
         self.device = torch.device(device) if device is not None else next(map(model_device, self._networks), None)
 
     @torch.no_grad()
@@ -448,6 +451,7 @@ class Novelty:
             self.latent_neighbours_ = self._neighbours("latents", latents)
             self.latents_, self.in_domain_ = latents.flatten(1), self._svm.fit(latents.to(self.latent_neighbours_.reference))
         self.image_shape_, self.images_hash_, self.input_neighbours_ = images.shape[1:], _content(images), neighbours
+        self.range_ = images.min().item(), images.max().item()
         return self
 
     @torch.no_grad()
@@ -459,6 +463,7 @@ class Novelty:
         "Per-sample value of each metric whose needs are met. ValueError for images unlike those fitted, or an unknown metric."
         if not hasattr(self, "input_neighbours_"): raise NotFittedError("Novelty: call fit(images) first")
         _check("images", images, self.image_shape_)
+        _check_range(images, *self.range_)
         chosen, views = self.chosen(metrics), Views(self, images)
         with ExitStack() as stack:
             for network in self._networks: stack.enter_context(evaluating(network))
@@ -498,6 +503,7 @@ class Novelty:
         if about.get("kind") != "Novelty": raise ValueError(f"{path} holds a {about.get('kind')!r}: expected a file of Novelty.save")
         self = cls(encode, decode, classifier, **options)
         self.image_shape_, self.images_hash_ = images.shape[1:], about["images"]
+        self.range_ = images.min().item(), images.max().item()
         if _content(images) != self.images_hash_: raise ValueError(f"images: not the training images that {path} was fitted to")
         if encode is not None: self._load_latents(tensors, images)
         self.input_neighbours_ = self._neighbours("images", images, tensors["input_within"])
