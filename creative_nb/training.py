@@ -57,6 +57,7 @@ def _add(totals: dict[str, torch.Tensor], losses: dict[str, torch.Tensor], n: in
     "Add the losses of a batch, means over its `n` images."
     for k, v in losses.items(): totals[k] = totals.get(k, 0) + v.detach() * n
 
+# %% ../nbs/02_training.ipynb #5f0a0024
 def _check_finite(losses: torch.Tensor, epoch: int):
     "FloatingPointError if the loss of a step, (steps,), is not finite."
     finite = losses.isfinite()
@@ -106,6 +107,7 @@ def _snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, t
     moments = {f"adam.{names[i]}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
     return {k: v.detach().clone() for k, v in (weights | moments).items()}
 
+# %% ../nbs/02_training.ipynb #5f0a0022
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, snapshot: dict[str, torch.Tensor]):
     "Put a `_snapshot` back; the step size stays as it is."
     model.load_state_dict({k.removeprefix("model."): v for k, v in snapshot.items() if k.startswith("model.")})
@@ -146,6 +148,7 @@ def best_score(self: Trainer) -> float:
     "Validation score of the best epoch."
     return self.history[self.best_epoch - 1]["valid_" + self.model.monitor]
 
+# %% ../nbs/02_training.ipynb #5f0a0020
 @patch
 @property
 def done(self: Trainer) -> bool:
@@ -194,6 +197,7 @@ def identity(self: Trainer) -> dict:
     settings = {"model": self.model.config, "schedule": asdict(self.schedule), "seed": self.seed}
     return settings | {"data": self.data.content_hash}
 
+# %% ../nbs/02_training.ipynb #5f0a0023
 @patch
 def _save(self: Trainer):
     "Keep the state, whole or not at all."
