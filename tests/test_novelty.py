@@ -7,14 +7,14 @@ import pytest
 import scipy.linalg
 import scipy.stats
 import torch
-from creative_nb import novelty
+from creative_nb import neighbours, novelty
 from creative_nb.core import repo_root, save_tensors, standard_normal
 from creative_nb.models import VAE, Classifier
+from creative_nb.neighbours import NearestNeighbours, smallest
 from creative_nb.novelty import (
     CreativityFilter,
     Gaussian,
     InDomainScore,
-    NearestNeighbours,
     Novelty,
     classifier_entropy,
     fid,
@@ -23,7 +23,6 @@ from creative_nb.novelty import (
     inception_score,
     random_images,
     reconstruction_distance,
-    smallest,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
