@@ -9,13 +9,13 @@ __all__ = ['SIMILAR', 'HOLDS', 'PART', 'FAILS', 'NEEDS_PEOPLE', 'NO_DATA', 'NO_P
            'Claims', 'all_claims', 'significant_digits', 'repeated_rows', 'repeat_cases', 'range_cases', 'assess',
            'audit_table', 'claims_table', 'style_claims', 'verdict_counts', 'in_words', 'failures']
 
-# %% ../nbs/08b_claims.ipynb #20a91b04
+# %% ../nbs/08b_claims.ipynb #7994692c
 import json, re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -101,9 +101,9 @@ def _shortened(failing: list[Case], holding: list[Case], at_most: int) -> str:
     more = f"; and {len(failing) - at_most} more" if len(failing) > at_most else ""
     return f"{len(failing)} of {len(failing) + len(holding)} fail: {list_cases(failing[:at_most])}{more}"
 
-# %% ../nbs/08b_claims.ipynb #e6b1119d
+# %% ../nbs/08b_claims.ipynb #105272f8
 class Evidence:
-    "The measured tables of a paper's settings; each is read when it is asked for, and what was read is kept in `files`."
+    "The measured tables of a paper's settings; each is read when it is asked for, and noted in `files`."
     printed = False
 
     def __init__(
@@ -113,7 +113,8 @@ class Evidence:
         scale: str | None = None,  # of a local run; None: the released tables
         folder: str | Path = "",  # holds {setting}/{table}.csv, instead of the shelves
     ):
-        if isinstance(settings, str): raise ValueError(f"settings={settings!r}: expected a list of names such as [{settings!r}]")
+        if isinstance(settings, str):
+            raise ValueError(f"settings={settings!r}: expected a list of names such as [{settings!r}]")
         self.paper, self.scale, self.folder = load_paper(paper), scale, folder
         self.settings = list(settings) or list(self.paper.settings)
         if unknown := [s for s in self.settings if s not in known_settings(self.paper)]:
@@ -215,17 +216,18 @@ class Claim:
     reference: bool = False  # the sentence is a printed number
     exact: bool = False  # an identity of arithmetic: one case against it refutes it
 
-# %% ../nbs/08b_claims.ipynb #77b8b632
+# %% ../nbs/08b_claims.ipynb #12002be1
 def normalised(sentence: str) -> str:
     "A sentence without case, punctuation and spacing."
     return " ".join(re.findall(r"\w+", sentence.lower()))
 
 class Claims(dict):
-    "Claims by the name of their test. Called with section, sentence and test in words, it registers the function below."
+    "Claims by the name of their test. Called with section, sentence and test, it registers the function below."
     def add(self, name: str, claim: Claim):
         "Register a claim. ValueError if its sentence has another test already."
         same = [k for k, c in self.items() if k != name and normalised(c.sentence) == normalised(claim.sentence)]
-        if same: raise ValueError(f"sentence={claim.sentence!r}: is claim {same[0]} already, expected one test per sentence")
+        if same:
+            raise ValueError(f"sentence={claim.sentence!r}: is claim {same[0]} already, expected one test per sentence")
         self[name] = claim
 
     def __call__(self, section: str, sentence: str, test: str, **kind: bool) -> Callable:
@@ -234,14 +236,14 @@ class Claims(dict):
             return function
         return register
 
-# %% ../nbs/08b_claims.ipynb #512c0028
+# %% ../nbs/08b_claims.ipynb #2c470692
 @patch
 def untestable(self: Claims, name: str, section: str, sentence: str, test: str, people: bool = False):
     "Register a sentence for which there are no numbers, neither here nor in print."
     self.add(name, Claim(section, sentence, test, lambda evidence: iter(()), people))
 
 def all_claims(*parts: Claims) -> Claims:
-    "The claims of several notebooks in order of their sections, the abstract first. ValueError if two share a name or a sentence."
+    "The claims of several notebooks in order of their sections. ValueError if two share a name or a sentence."
     everything = Claims()
     pairs = [pair for part in parts for pair in part.items()]
     for name, claim in sorted(pairs, key=lambda pair: _first_section(pair[1].section)):
@@ -267,7 +269,7 @@ def repeated_rows(rows: dict[str, dict[str, str]]) -> dict[tuple[str, str], dict
     "Pairs of printed rows that share too many digits to be independent, with what they share."
     return {(a, b): same for a, b in combinations(rows, 2) if (same := _shared(rows[a], rows[b]))}
 
-# %% ../nbs/08b_claims.ipynb #9148c449
+# %% ../nbs/08b_claims.ipynb #4c2fa485
 def repeat_cases(evidence: InPrint, tables: list[str]) -> Iterator[Case]:
     "The cases that no row of printed tables repeats the digits of another."
     rows = {}
@@ -277,7 +279,7 @@ def repeat_cases(evidence: InPrint, tables: list[str]) -> Iterator[Case]:
             rows[" ".join([name.split("_")[0], *(row[k] for k in key_columns(table) if row[k])])] = row
     found = repeated_rows(rows)
     for (a, b), same in found.items():
-        yield Case("", f"{a} and {b} share {', '.join(f'{k} {v}' for k, v in same.items())}", False)
+        yield Case(a, f"shares {', '.join(f'{k} {v}' for k, v in same.items())} with {b}", False)
     if not found: yield Case("", f"{len(rows)} rows of {len(tables)} tables", True)
 
 # %% ../nbs/08b_claims.ipynb #66d7b094
@@ -298,7 +300,7 @@ def assess(claim: Claim, evidence: Evidence, at_most: int | None = None) -> tupl
     simulated = claim.people and found in SIMULATED and "simulated" in evidence.sources
     return (f"simulated: {text}", SIMULATED[found]) if simulated else (text, found)
 
-# %% ../nbs/08b_claims.ipynb #b0ecbd83
+# %% ../nbs/08b_claims.ipynb #2cd01515
 COLUMNS = ["section", "sentence", "test", "evidence", "verdict"]
 
 def audit_table(claims: Claims, evidence: Evidence, at_most: int | None = 6) -> pd.DataFrame:
@@ -307,15 +309,16 @@ def audit_table(claims: Claims, evidence: Evidence, at_most: int | None = 6) -> 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 def claims_table(claims: Claims, evidence: Evidence) -> pd.DataFrame:
-    "One row per sentence: `audit_table` of what was measured, in full, and the same test's verdict and evidence in print."
+    "One row per sentence: `audit_table` of what was measured, in full, and verdict and evidence in print."
     table, printed = (audit_table(claims, e, at_most=None) for e in (evidence, evidence.in_print))
     return table.assign(in_print=printed.verdict, evidence_in_print=printed.evidence)
 
-# %% ../nbs/08b_claims.ipynb #5b7016ec
+# %% ../nbs/08b_claims.ipynb #391afa80
 COLOURS = {HOLDS: "#cfe5f5", PART: "#fdf0c4", FAILS: "#f7c9b4"}
 COLOURS |= dict(zip(SIMULATED.values(), ("#eaf3fa", "#fcf8e6", "#fbe6dc"), strict=True))
 COLOURS |= {NEEDS_PEOPLE: "#e8e8e8", NO_DATA: "#e8e8e8", NO_PRINT: "#ffffff", IS_PRINTED: "#ffffff"}
-HEADINGS = {"sentence": "sentence, in our words", "in_print": "verdict in print", "evidence_in_print": "evidence in print"}
+HEADINGS = {"sentence": "sentence, in our words", "in_print": "verdict in print",
+            "evidence_in_print": "evidence in print"}
 WRAPPED = {"text-align": "left", "vertical-align": "top", "white-space": "normal", "min-width": "4em",
            "max-width": "22em", "font-size": "85%"}
 
@@ -354,10 +357,11 @@ def _groups(here: pd.Series, there: pd.Series) -> dict[str, pd.Series]:
         "About people, and fail in print, at least in part": people & there.isin([PART, FAILS]),
     }
 
-# %% ../nbs/08b_claims.ipynb #a83a1d09
+# %% ../nbs/08b_claims.ipynb #5396caaf
 def failures(table: pd.DataFrame) -> str:
     "Markdown: the sentences that do not hold, or not everywhere, by where they fail."
     table = table.fillna("")
     groups = {title: table[chosen] for title, chosen in _groups(table.verdict, table.in_print).items() if chosen.any()}
-    texts = [f"### {title}: {len(rows)}\n\n" + "\n".join(map(in_words, rows.itertuples())) for title, rows in groups.items()]
+    listed = {title: "\n".join(map(in_words, rows.itertuples())) for title, rows in groups.items()}
+    texts = [f"### {title}: {len(groups[title])}\n\n{text}" for title, text in listed.items()]
     return "\n\n".join(texts) or "Every sentence that was tested holds."

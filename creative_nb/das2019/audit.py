@@ -15,8 +15,9 @@ from ..published import value_columns
 claim = Claims()
 TABLE = "table1_novelty"
 
-# %% ../../nbs/das2019/97_audit.ipynb #b68add1d
-@claim("Table 1", "Every number lies in the range of what it measures.", "No distance or score is negative.", exact=True)
+# %% ../../nbs/das2019/97_audit.ipynb #3c97666d
+@claim("Table 1", "Every number lies in the range of what it measures.", "No distance or score is negative.",
+       exact=True)
 def ranges(evidence):
     columns = value_columns(evidence.text(TABLE, text=False))
     yield from range_cases(evidence, [TABLE], dict.fromkeys(columns, (0, math.inf)))

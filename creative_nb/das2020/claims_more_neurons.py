@@ -9,13 +9,13 @@ __all__ = ['claim', 'in_print', 'MIDPOINTS', 'MIDPOINT_METRICS', 'PROFILE', 'mos
            'interpolation_is_opposite', 'midpoints', 'middle_of_a_single_set', 'middle_of_the_combined_set', 'profiles',
            'away_from_the_middle', 'highest_in_the_middle', 'random_points']
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #b7931734
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #b571a39b
 from collections.abc import Iterable, Iterator
 from math import isnan, nan
 
 import numpy as np, pandas as pd
-from ..claims import SIMILAR, Case, Claims, Evidence, above, below, case_from, evidence_text, format_number, similar
-from ..claims import InPrint
+from ..claims import (SIMILAR, Case, Claims, Evidence, InPrint, above, below, case_from, evidence_text,
+                                format_number, similar)
 from ..novelty import METRICS
 from .claims_networks import turn_on
 from .claims_novelty import D_R, FEW, Sweep, metric_label, more_novel, ranked, sweeps
@@ -122,7 +122,7 @@ def non_specific_surpassed(evidence):
         r = sweep.rank("non-specific", "in_domain_score", sweep.last)
         yield case_from(d, f"rank {r:.0f}", r > 3, r)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #70d2664b
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7b38520a
 @claim("8.9", "Fewer neurons fit the non-specific group than the low-active one.",
        "With the most neurons asked for: it changes fewer than low-active decoding.")
 def fewer_non_specific(evidence):
@@ -134,9 +134,9 @@ def fewer_non_specific(evidence):
        "With the most neurons: the spread of its images is below the median of the other methods that turn neurons on.")
 def non_specific_varies_less(evidence):
     for d, sweep in sweeps(evidence):
-        at = lambda m: sweep.value(m, "image_spread", sweep.last)
-        others = float(np.median([at(m) for m in turn_on(evidence) if m != "non-specific"]))
-        yield below(d, "spread", at("non-specific"), others)
+        at_last = {m: sweep.value(m, "image_spread", sweep.last) for m in turn_on(evidence)}
+        own = at_last.pop("non-specific")
+        yield below(d, "spread", own, float(np.median(list(at_last.values()))))
 
 # %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #dfb0581f
 MIDPOINTS = ("interpolation-2", "interpolation-6")
@@ -151,8 +151,9 @@ def interpolation_is_opposite(evidence):
                 text = f"{evidence.label(m)} {metric_label(c)} {format_number(a)} against {format_number(b)}"
                 yield case_from(d, text, more_novel(d, c, b, a).holds, a, b)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #0ce9bb14
-claim.untestable("interpolation_by_eye", "6, 8.11", "Interpolated images are not novel to the eye.", "By eye.", people=True)
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7c5e4d0d
+claim.untestable("interpolation_by_eye", "6, 8.11", "Interpolated images are not novel to the eye.", "By eye.",
+                 people=True)
 
 @claim("8.10", "By the metrics, the midpoints of interpolation are the opposite of creative decoding.",
        "By each metric, both are less novel than every method with five neurons.")
@@ -174,9 +175,10 @@ def middle_of_a_single_set(evidence):
         for c in MIDPOINT_METRICS if d != "combined" else ():
             yield similar(d, metric_label(c), sweep.value("interpolation-2", c), sweep.value("regular", c))
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #57d2ec1e
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #feb4a0d5
 @claim("8.10", "On MNIST or FashionMNIST alone, the midpoint differs less from regular decoding than on the combined "
-       "set.", "Midpoints of two images: the relative difference of D_r and pixel 5NS from regular decoding is smaller.")
+       "set.", "Midpoints of two images: the relative difference of D_r and pixel 5NS from regular decoding is "
+       "smaller.")
 def middle_of_the_combined_set(evidence):
     found = dict(sweeps(evidence))
     both = found.pop("combined", None)

@@ -6,15 +6,15 @@
 __all__ = ['claim', 'FACTS', 'TAILS', 'fact', 'losses', 'turn_on', 'toy', 'needs_labels', 'unsupervised', 'off_the_shelf',
            'accuracies', 'overhead', 'sorting', 'dead', 'off', 'vae_losses', 'filtered']
 
-# %% ../../nbs/das2020/94_claims_on_networks.ipynb #fe755cc9
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #6f22d945
 from collections.abc import Iterator
 from functools import cache
 from math import nan
 
 import numpy as np, torch
 from torch import nn
-from ..claims import SIMILAR, Case, Claims, Evidence, above, case_from, evidence_text, format_number, similar
-from ..claims import InPrint
+from ..claims import (SIMILAR, Case, Claims, Evidence, InPrint, above, case_from, evidence_text,
+                                format_number, similar)
 from ..decode import CreativeDecoder
 from ..methods import LowActive, Method, Regular, TooFewNeurons, TurnOn
 

@@ -11,13 +11,13 @@ __all__ = ['claim', 'FEW', 'UNCHANGED', 'BASELINES', 'D_R', 'SCHEMES', 'CLUSTER_
            'spread_of_distance', 'spread_of_scores', 'inception', 'inception_between', 'inception_creative',
            'inception_references', 'non_specific_distant', 'farther_than_non_specific']
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #d28f1fd3
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #fd4237a9
 from collections.abc import Iterator
 from math import isnan, nan
 
 import numpy as np, pandas as pd
-from ..claims import Case, Claims, Evidence, above, below, case_from, evidence_text, format_number, similar
-from ..claims import InPrint
+from ..claims import (Case, Claims, Evidence, InPrint, above, below, case_from, evidence_text, format_number,
+                                similar)
 from ..core import patch
 from ..novelty import METRICS
 from .claims_networks import fact
@@ -77,11 +77,11 @@ def _printed_regular(evidence: InPrint, setting: str) -> pd.DataFrame:
     rows = evidence.table("table4_human_labels", setting)
     return rows[rows.method == "regular"][["method", "recon_distance"]].assign(n_neurons=0)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #144efa01
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #57b8a9be
 def distances(evidence: Evidence) -> Iterator[tuple[str, dict[str, float]]]:
     "Data set and D_r by method, as in the last columns of Tables 1 and 4; NaN for a method that has none."
     name = "table4_human_labels" if evidence.printed else "recon_distance"
-    methods = InPrint("das2020").text("table4_human_labels").method.unique()
+    methods = evidence.in_print.table("table4_human_labels").method.unique()
     for d in evidence.settings:
         rows = evidence.table(name, d, ["method", "recon_distance"])
         if len(rows): yield d, dict.fromkeys(methods, nan) | rows.set_index("method").recon_distance.to_dict()
@@ -203,11 +203,12 @@ def efficient(evidence):
         for m in ("low-active", "non-specific"):
             for c in METRICS: yield ranked(d, f"{evidence.label(m)} {metric_label(c)}", sweep, m, c, 1, 3)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #c30077b0
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #315123f7
 CLUSTER_METRICS = ("recon_distance", "input_5ns")
 
 @claim("6, 8.11", "Turning on several clusters of off neurons together works as well.",
-       "Five neurons: three clusters have a higher D_r and pixel 5NS than regular decoding and than random off neurons.")
+       "Five neurons: three clusters have a higher D_r and pixel 5NS than regular decoding and than random off "
+       "neurons.")
 def clusters_work(evidence):
     for d, sweep in sweeps(evidence):
         for o in ("regular", "random-off"):
@@ -234,10 +235,10 @@ def turning_off(evidence):
         yield case_from(d, text, five < creative / 2, five, creative)
         yield above(d, "50 off", fifty, five, "5 off")
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #d86197d4
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #af0edf3f
 claim.untestable("blurred", "6", "Turning more active neurons off soon blurs the image.", "By eye.", people=True)
-claim.untestable("larger_networks", "6", "Low-active decoding works as well on larger networks, colour images and GANs: "
-                 "WikiArt and CelebA.", "No such network is here yet, and the paper prints no numbers of them.")
+claim.untestable("larger_networks", "6", "Low-active decoding works as well on larger networks, colour images and "
+                 "GANs: WikiArt and CelebA.", "No such network is here yet, and the paper prints no numbers of them.")
 
 # %% ../../nbs/das2020/95_claims_on_novelty.ipynb #10f0e04c
 VIEW = ["classifier", "method", "n_neurons", "ice", "ice_sd", "inception_score"]

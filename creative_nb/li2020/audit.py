@@ -19,12 +19,13 @@ from ..published import KEYS, adds_up
 claim = Claims()
 S1, S2, S3 = TABLES = ["tableS1_imagenet50", "tableS2_four_classifiers", "tableS3_places50"]
 
-# %% ../../nbs/li2020/97_audit.ipynb #7acb0a91
+# %% ../../nbs/li2020/97_audit.ipynb #ccd135b2
 RANGES = {"inception_accuracy": (0, 1), "resnet18_accuracy": (0, 1), "ms_ssim": (0, 1), "inception_score": (1, 1000)}
 RANGES |= dict.fromkeys(("fid", "lpips", "inception_score_sd", "ms_ssim_sd", "lpips_sd"), (0, math.inf))
 
 @claim("Tables S1-S3", "Every number lies in the range of what it measures.",
-       "Accuracies and MS-SSIM between 0 and 1, Inception Scores of up to 1,000 classes, distances not negative.", exact=True)
+       "Accuracies and MS-SSIM between 0 and 1, Inception Scores of up to 1,000 classes, distances not negative.",
+       exact=True)
 def ranges(evidence): yield from range_cases(evidence, TABLES, RANGES)
 
 # %% ../../nbs/li2020/97_audit.ipynb #9643272c
@@ -32,14 +33,15 @@ def ranges(evidence): yield from range_cases(evidence, TABLES, RANGES)
        "No two rows share two values of three significant digits, one of them of four.", exact=True)
 def repeats(evidence): yield from repeat_cases(evidence, TABLES)
 
-# %% ../../nbs/li2020/97_audit.ipynb #e37b7649
+# %% ../../nbs/li2020/97_audit.ipynb #ac0996d7
 def _settings(evidence: InPrint) -> Iterator[tuple[str, pd.DataFrame, pd.Series]]:
     "Setting of Table S3, its trials, and its printed average."
     table = evidence.text(S3)
     for group, rows in table[table.group != ""].groupby("group", sort=False):
         yield group, rows[rows.variant.str.startswith("Trial")], rows[rows.variant == "Average"].iloc[0]
 
-@claim("Table S3", "A printed average is the average of its trials.", "Within half a unit in the last place.", exact=True)
+@claim("Table S3", "A printed average is the average of its trials.", "Within half a unit in the last place.",
+       exact=True)
 def averages(evidence):
     for group, trials, average in _settings(evidence):
         for c in (c for c in trials if c not in KEYS and not c.endswith("_sd")):
@@ -52,11 +54,11 @@ def trials_of_settings(evidence):
     for group, trials, _ in _settings(evidence):
         yield Case(group, f"{len(trials)} of {expected:g}", len(trials) == expected)
 
-# %% ../../nbs/li2020/97_audit.ipynb #03a947ee
+# %% ../../nbs/li2020/97_audit.ipynb #cb9ccd6e
 DIVERSITY = {"ms_ssim": -1, "lpips": 1}  # the sign of more diverse
 
 def _closed(average: float, base: float, real: float, slack: float = 0.005) -> tuple[float, float, float]:
-    "Share of the gap from `base` to `real` that `average` closes, and its bounds when each number may be off by `slack`."
+    "Share of the gap from `base` to `real` that `average` closes; its bounds if each number may be off by `slack`."
     share = lambda a, b, r: (average + a - base - b) / (real + r - base - b)
     shares = [share(*signs) for signs in product((-slack, slack), repeat=3)]
     return share(0, 0, 0), min(shares), max(shares)
