@@ -5,7 +5,8 @@ import json, sys
 sys.path.insert(0, str(workflow.basedir))
 from creative_nb import pipeline
 
-selection = json.loads(config.get("run", "{}"))
+selection = config.get("run", {})
+selection = json.loads(selection) if isinstance(selection, str) else selection
 jobs = pipeline.plan(**{"scale": "quick"} | selection)  # an unknown scale, paper, setting or parameter stops here
 
 rule all:

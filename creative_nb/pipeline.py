@@ -138,7 +138,7 @@ def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedPro
     import torch
     command = [sys.executable, "-m", "snakemake", *options, "--rerun-incomplete", "--nolock", "--keep-going", "--scheduler", "greedy",
                "--rerun-triggers", "params", "input", "mtime", "--max-checksum-file-size", "100MB",
-               "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config", f"run={json.dumps(json.dumps(config))}"]
+               "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config", f"run={json.dumps(config)}"]
     return subprocess.run(command, cwd=repo_root(), stdin=subprocess.DEVNULL, **kwargs)
 
 @contextmanager
