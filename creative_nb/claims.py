@@ -47,7 +47,7 @@ def _against(where: str, what: str, a: float, b: float, other: str, holds: bool)
     words = [what, format_number(a), "against", other, format_number(b)]
     return case_from(where, " ".join(filter(None, words)), holds, a, b)
 
-# %% ../nbs/08b_claims.ipynb #11a89f96
+# %% ../nbs/08b_claims.ipynb #c4b97e91
 SIMILAR = 0.1  # two numbers are similar if they differ by at most 10 %
 
 def above(where: str, what: str, a: float, b: float, other: str = "") -> Case:
@@ -58,16 +58,18 @@ def below(where: str, what: str, a: float, b: float, other: str = "") -> Case:
     "The case that `a` is lower than `b`."
     return _against(where, what, a, b, other, a < b)
 
+# %% ../nbs/08b_claims.ipynb #3a961d99
 def similar(where: str, what: str, a: float, b: float, other: str = "") -> Case:
     "The case that `a` differs from `b` by at most 10 %."
     return _against(where, what, a, b, other, abs(a - b) <= SIMILAR * abs(b))
 
-# %% ../nbs/08b_claims.ipynb #9ff36cf7
+# %% ../nbs/08b_claims.ipynb #c1678903
 HOLDS, PART, FAILS = "holds", "holds in part", "does not hold"
 NEEDS_PEOPLE, NO_DATA = "cannot be tested without people", "not tested: no data"
 NO_PRINT, IS_PRINTED = "no numbers in print", "is the printed number"
 SIMULATED = {v: f"{v}, simulated" for v in (HOLDS, PART, FAILS)}
 
+# %% ../nbs/08b_claims.ipynb #82363677
 def verdict(
     cases: Iterable[Case],
     absent: str = NO_DATA,  # the verdict if no case has its numbers
@@ -79,7 +81,7 @@ def verdict(
     if outcomes == {True}: return HOLDS
     return PART if True in outcomes and not exact else FAILS
 
-# %% ../nbs/08b_claims.ipynb #374b2a73
+# %% ../nbs/08b_claims.ipynb #350fa0de
 def list_cases(cases: Iterable[Case]) -> str:
     "The texts of cases, by where they are."
     places = {}
@@ -88,6 +90,7 @@ def list_cases(cases: Iterable[Case]) -> str:
 
 HELD = ". Hold: "
 
+# %% ../nbs/08b_claims.ipynb #3ebf1f9e
 def evidence_text(cases: Iterable[Case], at_most: int | None = None) -> str:
     "The cases in words, those that fail first; with `at_most` one that holds, or no more than that many that fail."
     tested = [c for c in cases if c.holds is not None]
@@ -96,6 +99,7 @@ def evidence_text(cases: Iterable[Case], at_most: int | None = None) -> str:
     if not failing or not holding: return list_cases(tested)
     return f"{len(failing)} of {len(tested)} fail: {list_cases(failing)}{HELD}{list_cases(holding)}"
 
+# %% ../nbs/08b_claims.ipynb #028d34f9
 def _shortened(failing: list[Case], holding: list[Case], at_most: int) -> str:
     if not failing: return f"all {len(holding)} hold, such as: {list_cases(holding[:1])}"
     more = f"; and {len(failing) - at_most} more" if len(failing) > at_most else ""
@@ -121,13 +125,14 @@ class Evidence:
             raise ValueError(f"settings={unknown}: expected some of {', '.join(known_settings(self.paper))}")
         self.files, self.sources, self._tables = {}, set(), {}
 
-# %% ../nbs/08b_claims.ipynb #e7b91390
+# %% ../nbs/08b_claims.ipynb #75360524
 @patch
 def path(self: Evidence, name: str, setting: str = WHOLE) -> Path:
     "File of a measured table."
     if self.folder: return Path(self.folder) / setting / f"{name}.csv"
     return from_root(shelf(self.paper.name, setting, self.scale)) / ("tables" if self.scale else "") / f"{name}.csv"
 
+# %% ../nbs/08b_claims.ipynb #4a959acc
 @patch
 def table(self: Evidence, name: str, setting: str = WHOLE, columns: Iterable[str] = ()) -> pd.DataFrame:
     "A table, empty if there is none. ValueError if it lacks one of `columns`."
@@ -138,9 +143,10 @@ def table(self: Evidence, name: str, setting: str = WHOLE, columns: Iterable[str
         raise ValueError(f"{setting}/{name}: no column {', '.join(absent)}, expected {', '.join(columns)}")
     return table
 
-# %% ../nbs/08b_claims.ipynb #a38be250
+# %% ../nbs/08b_claims.ipynb #3f690627
 LABEL_SOURCES = ("people", "simulated")
 
+# %% ../nbs/08b_claims.ipynb #851ddb8c
 @patch
 def _read(self: Evidence, name: str, setting: str) -> pd.DataFrame | None:
     for table in (name, *(f"{name}_{source}" for source in LABEL_SOURCES)):
@@ -150,6 +156,7 @@ def _read(self: Evidence, name: str, setting: str) -> pd.DataFrame | None:
         if table != name: self.sources.add(table.removeprefix(f"{name}_"))
         return read_table(path).rename(columns=lambda c: c.removesuffix("_simulated"))
 
+# %% ../nbs/08b_claims.ipynb #f14a31ff
 @patch
 def parts(self: Evidence) -> dict[str, dict]:
     "The provenance of each table that was read."
@@ -173,31 +180,34 @@ class InPrint(Evidence):
         rows = printed_rows(self.paper.name, table, dataset, self.folder)
         return rows if len(rows) else None
 
-# %% ../nbs/08b_claims.ipynb #719aa53f
+# %% ../nbs/08b_claims.ipynb #03fb5b29
 @patch
 def _indexed(self: InPrint, result: str, setting: str) -> str:
     "The printed table that the paper's index names for a result; empty if there is none."
     entries = [e for e in self.paper.index.values() if e.get("result") == result]
     return next((e.get("printed", "") for e in entries if e.get("setting", setting) == setting), "")
 
+# %% ../nbs/08b_claims.ipynb #c25da47d
 @patch
 def text(self: InPrint, table: str, text: bool = True) -> pd.DataFrame:
     "A whole printed table, every cell as printed: 0.50 is not 0.5."
     return printed_table(self.paper.name, table, self.folder, text=text)
 
+# %% ../nbs/08b_claims.ipynb #289da17f
 @patch
 @cached_property
 def in_print(self: Evidence) -> InPrint:
     "The printed tables of the same paper, of all its settings."
     return self if self.printed else InPrint(self.paper.name)
 
-# %% ../nbs/08b_claims.ipynb #f74592e2
+# %% ../nbs/08b_claims.ipynb #9f57cd51
 @patch
 @cached_property
 def methods(self: Evidence) -> dict[str, DeclaredMethod]:
     "The methods that the paper compares, and those registered for it."
     return self.paper.turn_on()
 
+# %% ../nbs/08b_claims.ipynb #6989def9
 @patch
 def label(self: Evidence, method: str) -> str:
     "What a figure calls a method."
@@ -216,11 +226,12 @@ class Claim:
     reference: bool = False  # the sentence is a printed number
     exact: bool = False  # an identity of arithmetic: one case against it refutes it
 
-# %% ../nbs/08b_claims.ipynb #12002be1
+# %% ../nbs/08b_claims.ipynb #d5257152
 def normalised(sentence: str) -> str:
     "A sentence without case, punctuation and spacing."
     return " ".join(re.findall(r"\w+", sentence.lower()))
 
+# %% ../nbs/08b_claims.ipynb #aebdd489
 class Claims(dict):
     "Claims by the name of their test. Called with section, sentence and test, it registers the function below."
     def add(self, name: str, claim: Claim):
@@ -236,12 +247,13 @@ class Claims(dict):
             return function
         return register
 
-# %% ../nbs/08b_claims.ipynb #2c470692
+# %% ../nbs/08b_claims.ipynb #26607af8
 @patch
 def untestable(self: Claims, name: str, section: str, sentence: str, test: str, people: bool = False):
     "Register a sentence for which there are no numbers, neither here nor in print."
     self.add(name, Claim(section, sentence, test, lambda evidence: iter(()), people))
 
+# %% ../nbs/08b_claims.ipynb #dc66fa2e
 def all_claims(*parts: Claims) -> Claims:
     "The claims of several notebooks in order of their sections. ValueError if two share a name or a sentence."
     everything = Claims()
@@ -251,11 +263,12 @@ def all_claims(*parts: Claims) -> Claims:
         everything.add(name, claim)
     return everything
 
+# %% ../nbs/08b_claims.ipynb #e577e2b5
 def _first_section(section: str) -> list[int]:
     "The numbers of the first section that is named; none for the abstract."
     return [int(n) for n in re.findall(r"\d+", section.split(",")[0])]
 
-# %% ../nbs/08b_claims.ipynb #6e77ee72
+# %% ../nbs/08b_claims.ipynb #208b8c58
 def significant_digits(printed: str) -> int:
     "Significant digits of a printed number: 2 of 0.44."
     return len(printed.replace(".", "").replace("-", "").lstrip("0"))
@@ -265,6 +278,7 @@ def _shared(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
     same = {k: v for k, v in a.items() if k not in KEYS and v == b.get(k) and significant_digits(v) >= 3}
     return same if len(same) >= 2 and max(map(significant_digits, same.values())) >= 4 else {}
 
+# %% ../nbs/08b_claims.ipynb #27dcf233
 def repeated_rows(rows: dict[str, dict[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
     "Pairs of printed rows that share too many digits to be independent, with what they share."
     return {(a, b): same for a, b in combinations(rows, 2) if (same := _shared(rows[a], rows[b]))}
@@ -313,7 +327,7 @@ def claims_table(claims: Claims, evidence: Evidence) -> pd.DataFrame:
     table, printed = (audit_table(claims, e, at_most=None) for e in (evidence, evidence.in_print))
     return table.assign(in_print=printed.verdict, evidence_in_print=printed.evidence)
 
-# %% ../nbs/08b_claims.ipynb #391afa80
+# %% ../nbs/08b_claims.ipynb #09cd498e
 COLOURS = {HOLDS: "#cfe5f5", PART: "#fdf0c4", FAILS: "#f7c9b4"}
 COLOURS |= dict(zip(SIMULATED.values(), ("#eaf3fa", "#fcf8e6", "#fbe6dc"), strict=True))
 COLOURS |= {NEEDS_PEOPLE: "#e8e8e8", NO_DATA: "#e8e8e8", NO_PRINT: "#ffffff", IS_PRINTED: "#ffffff"}
@@ -322,6 +336,7 @@ HEADINGS = {"sentence": "sentence, in our words", "in_print": "verdict in print"
 WRAPPED = {"text-align": "left", "vertical-align": "top", "white-space": "normal", "min-width": "4em",
            "max-width": "22em", "font-size": "85%"}
 
+# %% ../nbs/08b_claims.ipynb #deebee78
 def style_claims(table: pd.DataFrame) -> Styler:
     "The table to read: wrapped, verdicts coloured, no index."
     css = lambda v: f"background-color: {COLOURS[v]}; color: black" if v in COLOURS else ""
@@ -339,13 +354,14 @@ def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
     counts = counts.reindex(index=[*in_order(table.verdict), "all"], columns=columns)
     return counts.rename_axis(index="here", columns="in print")
 
-# %% ../nbs/08b_claims.ipynb #596b6ab5
+# %% ../nbs/08b_claims.ipynb #94fc5568
 def in_words(row) -> str:
     "A row of the table as a list item, without the cases that hold where others fail."
     here = f"Here it {row.verdict}: {row.evidence.split(HELD)[0]}." if row.evidence else ""
     printed = f"In print it {row.in_print}: {row.evidence_in_print.split(HELD)[0]}." if row.evidence_in_print else ""
     return " ".join(filter(None, [f"- **{row.section}:** {row.sentence} *{row.test}*", here, printed]))
 
+# %% ../nbs/08b_claims.ipynb #bce739e4
 def _groups(here: pd.Series, there: pd.Series) -> dict[str, pd.Series]:
     "By heading: which rows fail, here or in print."
     fails, people = here == FAILS, here.isin([NEEDS_PEOPLE, *SIMULATED.values()])

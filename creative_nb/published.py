@@ -27,6 +27,7 @@ def key_columns(table: pd.DataFrame) -> list[str]:
     "The columns that identify a row."
     return [c for c in table if c in KEYS]
 
+# %% ../nbs/08_published.ipynb #364f965c
 def value_columns(table: pd.DataFrame) -> list[str]:
     "The numeric columns that are not keys."
     return [c for c in table.select_dtypes("number") if c not in KEYS]
@@ -36,6 +37,7 @@ def printed_tables(paper: str, folder: str | Path = PRINTED) -> list[str]:
     "Names of a paper's printed tables, sorted."
     return sorted(p.stem for p in (from_root(folder) / paper).glob("*.csv"))
 
+# %% ../nbs/08_published.ipynb #ff6fbc79
 def printed_table(
     paper: str,
     table: str,  # such as table5_mnist_metric_sweep
@@ -123,6 +125,7 @@ def _rankable(measured: pd.DataFrame, printed: pd.DataFrame, column: str, by: st
         raise ValueError(f"column={column!r}: expected one of {', '.join(shared)}, which are in both tables")
     return compare(measured, printed).query("column == @column and measured.notna()")
 
+# %% ../nbs/08_published.ipynb #aab1c5cb
 def _spearman(a: pd.Series, b: pd.Series) -> float:
     "Spearman's rank correlation, NaN where one side has no order."
     return a.rank().corr(b.rank()) if min(a.nunique(), b.nunique()) > 1 else math.nan
@@ -137,6 +140,7 @@ def _shade(deviation: float) -> str:
     r, g, b = (round(255 + share * (c - 255)) for c in (8, 64, 129))
     return f"background-color: #{r:02x}{g:02x}{b:02x}; color: {'white' if share > 0.5 else 'black'}"
 
+# %% ../nbs/08_published.ipynb #5859a7a3
 def _legend(name: str) -> str:
     swatch = lambda d, text: f'<span style="{_shade(d)}; padding: 0 .5em">{text}</span>'
     swatches = " ".join(swatch(d, f"{d} %{' and more' if d == DARKEST else ''}") for d in (0, 10, 25, DARKEST))
@@ -147,6 +151,7 @@ def _decimals(values: pd.Series) -> int:
     "Fewest decimals that show every one of `values`, at most 6."
     return next((d for d in range(6) if np.allclose(values, values.round(d), rtol=0, atol=1e-9)), 6)
 
+# %% ../nbs/08_published.ipynb #f421d1af
 def _formats(printed: pd.DataFrame, kinds: list[str]) -> dict[tuple[str, str], str]:
     "Format of each cell: printed values as printed, measured ones with two decimals or more unless they are whole."
     places = {}

@@ -25,13 +25,14 @@ def totals(evidence):
     for r in evidence.text("table3_vae_losses").itertuples():
         yield Case(r.dataset, f"{r.nll} + {r.kl} against {r.total}", adds_up([r.nll, r.kl], r.total))
 
-# %% ../../nbs/das2020/97_audit.ipynb #08160f51
+# %% ../../nbs/das2020/97_audit.ipynb #4e3d1e07
 HUMAN = {"Table 1": "table1_human_labels", "Table 4": "table4_human_labels", "Table 8": "table8_prior_human_study"}
 
 def row_name(row) -> str:
     "Data set and method of a row, with the filter where there is one."
     return f"{row.dataset} {row.method}" + " (filter)" * (str(getattr(row, "creativity_filter", 0)) == "1")
 
+# %% ../../nbs/das2020/97_audit.ipynb #b7d8c088
 def _fractions(evidence: InPrint) -> Iterator[tuple[str, pd.Series, list[str]]]:
     "Table, row, and the fractions of its labels as printed."
     for title, name in HUMAN.items():
@@ -66,12 +67,13 @@ def printed_twice(evidence):
     for c in cells.itertuples():
         yield Case("", f"{row_name(c)} {c.column}: {c.printed:.2f} and {c.measured:.2f}", c.printed == c.measured)
 
-# %% ../../nbs/das2020/97_audit.ipynb #afff360d
+# %% ../../nbs/das2020/97_audit.ipynb #5f5c1ebb
 def all_sweeps(evidence: InPrint) -> pd.DataFrame:
     "Tables 5 to 7 in one, without their empty rows."
     tables = [evidence.table("metric_sweep", d) for d in evidence.settings]
     return pd.concat([t for t in tables if len(t)], ignore_index=True).dropna(subset="recon_distance")
 
+# %% ../../nbs/das2020/97_audit.ipynb #a3cdd0c7
 @claim("Tables 4, 5-7", "D_r of a method is that of five neurons in the sweep.", "Each method that both have.",
        exact=True)
 def distance_of_five(evidence):
@@ -150,12 +152,13 @@ def neighbours(evidence):
             first, fifth = getattr(r, f"{space}_1nn"), getattr(r, f"{space}_5nn")
             yield Case(r.dataset, f"{r.n_neurons} {r.method} {space}: {first:.2f} then {fifth:.2f}", first <= fifth)
 
-# %% ../../nbs/das2020/97_audit.ipynb #55e48708
+# %% ../../nbs/das2020/97_audit.ipynb #d54b023a
 def _units(evidence: InPrint) -> tuple[pd.Series, dict[int, int]]:
     "Numbers of the running text, and the units of each hidden layer of the decoder."
     text = evidence.text("in_text", text=False).set_index("quantity").value
     return text, {k: int(text[f"decoder_units_layer{k}"]) for k in (1, 2, 3)}
 
+# %% ../../nbs/das2020/97_audit.ipynb #cc4b5a6f
 @claim("8.3", "The layer that the text names has room for its off neurons.", "No more are off than it has units.",
        exact=True)
 def off_layer(evidence):
@@ -188,9 +191,10 @@ def loss_scales(evidence):
         undone = f"{nll[d]:g} / {scale:g} / {text['image_values', d]:g} values = {per_value[d]:.2g}, beside {beside}"
         yield Case(d, undone, min(plain) / 10 <= per_value[d] <= 10 * max(plain))
 
-# %% ../../nbs/das2020/97_audit.ipynb #e436a91c
+# %% ../../nbs/das2020/97_audit.ipynb #908524de
 MIXTURE_SLACK = 0.05  # what rounding four fractions to 0.01 can do to a mean of distances around 5
 
+# %% ../../nbs/das2020/97_audit.ipynb #37b354f5
 @claim("Tables 2, 4", "The labelled images can be a random sample of each method's images.",
        "The D_r that the labels imply is above that of some methods and below that of others, or near all.", exact=True)
 def mixture(evidence):

@@ -23,13 +23,14 @@ from .claims_novelty import D_R, FEW, Sweep, metric_label, more_novel, ranked, s
 claim = Claims()
 in_print = InPrint("das2020")
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #c3deffd9
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #ea1429be
 def most(where: str, what: str, outcomes: Iterable[bool]) -> Case:
     "The case that more than half of the methods do something."
     outcomes = list(outcomes)
     holds = 2 * sum(outcomes) > len(outcomes) if outcomes else None
     return Case(where, f"{what} {sum(outcomes)} of {len(outcomes)}", holds)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #c207dab6
 @claim("8.9, 8.11", "Images tend to be more novel the more neurons are on, whatever the method.",
        "By each metric, more than half of the methods are more novel with the most neurons than with one.")
 def grows(evidence):
@@ -38,7 +39,7 @@ def grows(evidence):
             more = (sweep.novelty(m, c, sweep.last) > sweep.novelty(m, c, 1) for m in sweep.methods(c, 1, sweep.last))
             yield most(d, metric_label(c), more)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #f16e0777
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #5e238f16
 @claim("8.9", "Sometimes there is a peak, with a drop after it.",
        "By each metric, some method is more novel with fewer neurons than with the most.")
 def peaks(evidence):
@@ -49,6 +50,7 @@ def peaks(evidence):
             text = f"{metric_label(c)} {' / '.join(map(evidence.label, early)) or 'none'}"
             yield Case(d, text, bool(early) if methods and len(sweep.ns) > 1 else None)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #0806842f
 def _drops(sweep: Sweep, method: str, metric: str) -> bool:
     "Whether a method is more novel with fewer neurons than with the most."
     return max(sweep.novelty(method, metric, n) for n in sweep.ns) > sweep.novelty(method, metric, sweep.last)
@@ -62,7 +64,7 @@ def levels_off(evidence):
             less = (sweep.step(m, c, 20, 25) < sweep.step(m, c, 1, 5) for m in sweep.methods(c, 1, 5, 20, 25))
             yield most(d, metric_label(c), less)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #917847ed
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #d6be6c35
 @claim("8.9", "The more neurons are on, the less the images differ from each other.",
        "For each method that turns neurons on, the spread of the images is lower with the most neurons than with one.")
 def less_variety(evidence):
@@ -71,6 +73,7 @@ def less_variety(evidence):
             many, one = (sweep.value(m, "image_spread", n) for n in (sweep.last, 1))
             yield below(d, evidence.label(m), many, one)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #cab2d208
 @claim("8.9", "In the end all images are equally novel.",
        "Relative to its mean, D_r varies less over the images with the most neurons than with five, for each method "
        "that turns neurons on.")
@@ -93,7 +96,7 @@ def static_image(evidence):
             text = f"{evidence.label(m)} {format_number(found)} against {format_number(plain)}"
             yield case_from(d, text, found < plain / 2, found, plain)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7afaaa60
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #512caa9a
 @claim("8.9", "By all metrics, low-active decoding is one of the most novel methods, at different numbers of neurons.",
        "By each metric, at each number: rank 3 or better.")
 def among_the_top(evidence):
@@ -103,11 +106,12 @@ def among_the_top(evidence):
             text = f"{metric_label(c)} {'/'.join(f'{r:.0f}' for r in ranks)}"
             yield case_from(d, text, max(ranks, default=nan) <= 3, *ranks)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #395b2161
 @claim("8.9", "Non-specific decoding stands out by D_r.", "With the most neurons: rank 1.")
 def non_specific_stands_out(evidence):
     for d, sweep in sweeps(evidence): yield ranked(d, "", sweep, "non-specific", "recon_distance", sweep.last, 1)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #b2d0b74c
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #622786cb
 @claim("8.9", "The in-domain score of non-specific decoding is among the lowest at first, and rises.",
        "With one neuron: rank 3 or better; with the most neurons: higher than with one.")
 def non_specific_rises(evidence):
@@ -115,6 +119,7 @@ def non_specific_rises(evidence):
         yield ranked(d, "", sweep, "non-specific", "in_domain_score", 1, 3)
         yield above(d, "score", *(sweep.value("non-specific", "in_domain_score", n) for n in (sweep.last, 1)))
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #2b1423e0
 @claim("8.9", "With many neurons, other methods have lower in-domain scores than non-specific decoding.",
        "With the most neurons: rank 4 or worse.")
 def non_specific_surpassed(evidence):
@@ -122,7 +127,7 @@ def non_specific_surpassed(evidence):
         r = sweep.rank("non-specific", "in_domain_score", sweep.last)
         yield case_from(d, f"rank {r:.0f}", r > 3, r)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7b38520a
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7c7222ad
 @claim("8.9", "Fewer neurons fit the non-specific group than the low-active one.",
        "With the most neurons asked for: it changes fewer than low-active decoding.")
 def fewer_non_specific(evidence):
@@ -130,6 +135,7 @@ def fewer_non_specific(evidence):
         changed = [sweep.value(m, "neurons_changed", sweep.last) for m in ("non-specific", "low-active")]
         yield below(d, "changed", *changed)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #d04abb44
 @claim("8.9", "The images of non-specific decoding vary less.",
        "With the most neurons: the spread of its images is below the median of the other methods that turn neurons on.")
 def non_specific_varies_less(evidence):
@@ -138,9 +144,10 @@ def non_specific_varies_less(evidence):
         own = at_last.pop("non-specific")
         yield below(d, "spread", own, float(np.median(list(at_last.values()))))
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #dfb0581f
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #432e7518
 MIDPOINTS = ("interpolation-2", "interpolation-6")
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #caa65b39
 @claim("6, 8.11", "Interpolation moves the metrics the other way.",
        "Its midpoints are less novel than regular decoding, by each metric.")
 def interpolation_is_opposite(evidence):
@@ -151,10 +158,11 @@ def interpolation_is_opposite(evidence):
                 text = f"{evidence.label(m)} {metric_label(c)} {format_number(a)} against {format_number(b)}"
                 yield case_from(d, text, more_novel(d, c, b, a).holds, a, b)
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #7c5e4d0d
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #4a7ffbef
 claim.untestable("interpolation_by_eye", "6, 8.11", "Interpolated images are not novel to the eye.", "By eye.",
                  people=True)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #a39b630e
 @claim("8.10", "By the metrics, the midpoints of interpolation are the opposite of creative decoding.",
        "By each metric, both are less novel than every method with five neurons.")
 def midpoints(evidence):
@@ -175,7 +183,7 @@ def middle_of_a_single_set(evidence):
         for c in MIDPOINT_METRICS if d != "combined" else ():
             yield similar(d, metric_label(c), sweep.value("interpolation-2", c), sweep.value("regular", c))
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #feb4a0d5
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #ba89d534
 @claim("8.10", "On MNIST or FashionMNIST alone, the midpoint differs less from regular decoding than on the combined "
        "set.", "Midpoints of two images: the relative difference of D_r and pixel 5NS from regular decoding is "
        "smaller.")
@@ -187,6 +195,7 @@ def middle_of_the_combined_set(evidence):
             a, b = _gap(sweep, c), _gap(both, c)
             yield case_from(d, f"{metric_label(c)} {100 * a:.1f} % against {100 * b:.1f} %", a < b, a, b)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #1daa3737
 def _gap(sweep: Sweep, column: str) -> float:
     "Relative difference of midpoints from regular decoding."
     return abs(sweep.value("interpolation-2", column) / sweep.value("regular", column) - 1)
@@ -203,7 +212,7 @@ def profiles(evidence: Evidence) -> Iterator[tuple[str, str, pd.Series, float]]:
             line = rows.dropna(subset="position").set_index("position")[c]
             yield d, c, line, regular.item() if len(regular) else nan
 
-# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #926d6a28
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #0d5a0608
 @claim("8.10", "But for around the midpoint, interpolation gives nothing much different from regular decoding.",
        "More than a fifth of the way from the midpoint: D_r and kNS are within 10 % of that of regular decoding.")
 def away_from_the_middle(evidence):
@@ -212,6 +221,7 @@ def away_from_the_middle(evidence):
         far = max(off, key=abs, default=nan)
         yield case_from(d, f"{metric_label(c)} up to {100 * far:+.0f} %", abs(far) <= SIMILAR, far)
 
+# %% ../../nbs/das2020/95a_claims_on_more_neurons.ipynb #9c2e2f2e
 @claim("8.10", "Between two encodings, novelty is highest around the midpoint.",
        "D_r and kNS have their maximum within a fifth of the way from it.")
 def highest_in_the_middle(evidence):

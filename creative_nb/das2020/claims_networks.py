@@ -20,7 +20,7 @@ from ..methods import LowActive, Method, Regular, TooFewNeurons, TurnOn
 
 claim = Claims()
 
-# %% ../../nbs/das2020/94_claims_on_networks.ipynb #624ed694
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #561127eb
 FACTS = ("classifier", "neurons", "creativity_facts")  # tables of a run
 
 def fact(evidence: Evidence, setting: str, name: str) -> float:
@@ -30,6 +30,7 @@ def fact(evidence: Evidence, setting: str, name: str) -> float:
         if len(rows): return float(rows.value.iloc[0])
     return nan
 
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #a2bc872d
 def losses(evidence: Evidence, setting: str) -> dict[str, float]:
     "Total, NLL and KL of Table 3."
     names = ["total", "nll", "kl"]
@@ -41,10 +42,11 @@ def turn_on(evidence: Evidence) -> list[str]:
     "The methods that turn neurons on; noise does not."
     return [name for name, method in evidence.methods.items() if isinstance(method.make(1), TurnOn)]
 
-# %% ../../nbs/das2020/94_claims_on_networks.ipynb #4a43e993
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #efbec1d7
 TAILS = {"dense": lambda: [nn.Linear(64, 36)],
          "convolutional": lambda: [nn.Unflatten(1, (16, 2, 2)), nn.ConvTranspose2d(16, 1, 3, stride=3)]}
 
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #bbad3ddf
 @cache
 def toy(kind: str) -> CreativeDecoder:
     "A small generator, dense or convolutional, decoded without any label."
@@ -98,7 +100,7 @@ def overhead(evidence):
         ratio = r.creative_us_per_sample / r.plain_us_per_sample
         yield case_from("", f"{evidence.label(r.method)} {ratio:.2f}", ratio <= 1 + SIMILAR, ratio)
 
-# %% ../../nbs/das2020/94_claims_on_networks.ipynb #4dab33e5
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #f4b5fdc2
 def _timed(evidence: Evidence) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     "Method, neurons and seconds of the narrowest and the widest layer that was timed."
     rows = evidence.table("benchmarks_growth", columns=["task", "line", "against", "size", "seconds"])
@@ -107,6 +109,7 @@ def _timed(evidence: Evidence) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         ends = timed.iloc[[0, -1]]
         yield line, ends["size"].to_numpy(), ends.seconds.to_numpy()
 
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #a888f91b
 @claim("8.2", "Decoding p living neurons takes at most time p log p.",
        "From the narrowest to the widest layer that was timed, the whole time of a creative decoding grows no more "
        "than p log p.")
@@ -116,7 +119,7 @@ def sorting(evidence):
         times = f"{format_number(grown)} times the time against {format_number(allowed)}"
         yield case_from("", f"{line}: {p[0]:,} to {p[1]:,} neurons, {times}", grown <= allowed)
 
-# %% ../../nbs/das2020/94_claims_on_networks.ipynb #c22a9bf5
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #ee046ac1
 @claim("8.3", "The decoder's layers 1, 2 and 3 have (0, 132, 127), (0, 136, 226) and (0, 52, 87) dead neurons on the "
        "three data sets.", "Our counts are within 10 %, in each layer.", reference=True)
 def dead(evidence):
@@ -125,6 +128,7 @@ def dead(evidence):
             counts = [fact(e, d, f"dead_neurons_layer{k}") for e in (evidence, evidence.in_print)]
             yield similar(d, f"layer {k}", *counts)
 
+# %% ../../nbs/das2020/94_claims_on_networks.ipynb #87c7b4d3
 @claim("8.3", "792 ± 15, 708 ± 14 and 797 ± 32 neurons are off.",
        "Mean and standard deviation over the samples are within 10 %, in our third layer.", reference=True)
 def off(evidence):

@@ -24,10 +24,11 @@ from .claims_networks import fact
 
 claim = Claims()
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #deb7b66c
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #f0a52351
 FEW = 5  # neurons, where the paper says nothing else
 UNCHANGED = ("regular", "test", "interpolation-2", "interpolation-6")  # rows of a sweep with no neuron turned on
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #bf857105
 class Sweep:
     "A metric sweep: the value of a method at a number of neurons, and the method's rank. NaN where the table has none."
     def __init__(self, table: pd.DataFrame, methods: list[str]):
@@ -42,7 +43,7 @@ class Sweep:
     def value(self, method: str, column: str, n: int = FEW) -> float:
         return float(self.cells.get((method, 0 if method in UNCHANGED else n), {}).get(column, nan))
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #69805615
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #e3d500dc
 @patch
 def novelty(self: Sweep, method: str, metric: str, n: int = FEW) -> float:
     "The value, turned so that higher is more novel."
@@ -53,18 +54,20 @@ def step(self: Sweep, method: str, column: str, a: int, b: int) -> float:
     "How much the value changes from `a` to `b` neurons."
     return abs(self.value(method, column, b) - self.value(method, column, a))
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #d08cc4f0
 @patch
 def methods(self: Sweep, column: str, *ns: int) -> list[str]:
     "The methods that have the metric at each of `ns`."
     return [m for m in self.names if not any(isnan(self.value(m, column, n)) for n in ns)]
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #85032ba1
 @patch
 def rank(self: Sweep, method: str, metric: str, n: int = FEW) -> float:
     "1 for the most novel method."
     own = self.novelty(method, metric, n)
     return nan if isnan(own) else 1 + sum(self.novelty(m, metric, n) > own for m in self.methods(metric, n))
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #db2ee90c
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #3c5f53fa
 def sweeps(evidence: Evidence) -> Iterator[tuple[str, Sweep]]:
     "Data set and sweep."
     for d in evidence.settings:
@@ -72,12 +75,13 @@ def sweeps(evidence: Evidence) -> Iterator[tuple[str, Sweep]]:
         if evidence.printed and len(table): table = pd.concat([table, _printed_regular(evidence, d)], ignore_index=True)
         if len(table): yield d, Sweep(table, list(evidence.methods))
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #407ee194
 def _printed_regular(evidence: InPrint, setting: str) -> pd.DataFrame:
     "The row of regular decoding: its D_r in Table 4."
     rows = evidence.table("table4_human_labels", setting)
     return rows[rows.method == "regular"][["method", "recon_distance"]].assign(n_neurons=0)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #57b8a9be
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #06b9887e
 def distances(evidence: Evidence) -> Iterator[tuple[str, dict[str, float]]]:
     "Data set and D_r by method, as in the last columns of Tables 1 and 4; NaN for a method that has none."
     name = "table4_human_labels" if evidence.printed else "recon_distance"
@@ -86,12 +90,13 @@ def distances(evidence: Evidence) -> Iterator[tuple[str, dict[str, float]]]:
         rows = evidence.table(name, d, ["method", "recon_distance"])
         if len(rows): yield d, dict.fromkeys(methods, nan) | rows.set_index("method").recon_distance.to_dict()
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #59d0ea8a
 def choices(evidence: Evidence, setting: str, choice: str, method: str) -> dict[str, float]:
     "D_r by the value of an open choice, from 10_sensitivity."
     rows = evidence.table("sensitivity_choices", setting, ["choice", "value", "method", "recon_distance"])
     return rows.query("choice == @choice and method == @method").set_index("value").recon_distance.to_dict()
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #90698044
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #4da908b2
 BASELINES = ("noisy", "random-off", "regular")  # of Table 1
 
 def metric_label(metric: str) -> str:
@@ -100,6 +105,7 @@ def metric_label(metric: str) -> str:
 
 D_R = metric_label("recon_distance")
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #370966b4
 def more_novel(where: str, metric: str, a: float, b: float, what: str = "", other: str = "") -> Case:
     "The case that the value `a` of a metric is more novel than `b`."
     case = above if METRICS[metric].novel == "higher" else below
@@ -147,13 +153,14 @@ def lower_layers(evidence):
         ours, regular = choices(evidence, d, "layer", "low-active"), regular_distance(evidence, d)
         for layer in ("hidden1", "hidden2"): yield above(d, layer, ours.get(layer, nan), regular, "regular")
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #bfebd3c0
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #af53417b
 @claim("6", "Noisy decoding is like regular decoding.",
        "Five neurons: its D_r is within 10 % of that of regular decoding.")
 def noisy_is_regular(evidence):
     for d, sweep in sweeps(evidence):
         yield similar(d, D_R, sweep.value("noisy", "recon_distance"), sweep.value("regular", "recon_distance"))
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #f07148cc
 @claim("6", "Noisy decoding stays near regular decoding, random off neurons do not.",
        "Five neurons: noise raises D_r by less than half of what random off neurons do.")
 def noisy_is_nearer(evidence):
@@ -162,7 +169,7 @@ def noisy_is_nearer(evidence):
         text = "regular {} / noisy {} / random off {}".format(*map(format_number, v))
         yield case_from(d, text, v[1] - v[0] < (v[2] - v[0]) / 2, *v)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #38726ed4
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #f22e4c83
 @claim("6", "Noisy decoding gives images like those trained on.",
        "Five neurons: they are no farther from their training neighbours than test images are, by pixel 5NN and 5NS.")
 def noisy_is_like_training(evidence):
@@ -171,6 +178,7 @@ def noisy_is_like_training(evidence):
             a, b = sweep.value("noisy", c), sweep.value("test", c)
             yield case_from(d, f"{metric_label(c)} {format_number(a)} against {format_number(b)}", a <= b, a, b)
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #4197ba0e
 @claim("6, 8.11", "Turning on random off neurons does not replace choosing low-active ones, by the metrics.",
        "Five neurons: low-active decoding is the more novel one, by each metric.")
 def random_is_less_novel(evidence):
@@ -189,13 +197,14 @@ def most_distant(evidence):
 def highest_distance(evidence):
     for d, sweep in sweeps(evidence): yield ranked(d, "", sweep, "low-active", "recon_distance", FEW, 1)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #65b8cdc5
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #69a81c66
 @claim("6, 8.11", "Low-active decoding needs the fewest neurons to change what signals creativity.",
        "With one neuron, it is the most novel of the methods, by each metric.")
 def fewest_neurons(evidence):
     for d, sweep in sweeps(evidence):
         for m in METRICS: yield ranked(d, metric_label(m), sweep, "low-active", m, 1, 1)
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #2951e062
 @claim("8.11", "Low-active and non-specific decoding are the more efficient ones, above all with few neurons.",
        "With one neuron, by each metric: rank 3 or better.")
 def efficient(evidence):
@@ -203,9 +212,10 @@ def efficient(evidence):
         for m in ("low-active", "non-specific"):
             for c in METRICS: yield ranked(d, f"{evidence.label(m)} {metric_label(c)}", sweep, m, c, 1, 3)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #315123f7
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #beb4135b
 CLUSTER_METRICS = ("recon_distance", "input_5ns")
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #8b45fa2b
 @claim("6, 8.11", "Turning on several clusters of off neurons together works as well.",
        "Five neurons: three clusters have a higher D_r and pixel 5NS than regular decoding and than random off "
        "neurons.")
@@ -215,6 +225,7 @@ def clusters_work(evidence):
             for c in CLUSTER_METRICS:
                 yield above(d, metric_label(c), sweep.value("three-clusters", c), sweep.value(o, c), evidence.label(o))
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #5ee9a418
 @claim("8.11", "It helps to turn on several clusters together, not one.",
        "Five neurons: three clusters have a higher D_r and pixel 5NS than one cluster.")
 def clusters_together(evidence):
@@ -240,7 +251,7 @@ claim.untestable("blurred", "6", "Turning more active neurons off soon blurs the
 claim.untestable("larger_networks", "6", "Low-active decoding works as well on larger networks, colour images and "
                  "GANs: WikiArt and CelebA.", "No such network is here yet, and the paper prints no numbers of them.")
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #10f0e04c
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #0e888a00
 VIEW = ["classifier", "method", "n_neurons", "ice", "ice_sd", "inception_score"]
 
 def classified(evidence: Evidence, setting: str) -> pd.DataFrame:
@@ -252,11 +263,12 @@ def ice_of(evidence: Evidence, setting: str) -> Iterator[tuple[str, float, float
     rows = classified(evidence, setting).query("method == 'low-active' and n_neurons == @FEW")
     yield from rows[["classifier", "ice", "ice_sd"]].itertuples(index=False, name=None)
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #a308e6b5
 def spread(sweep: Sweep, column: str) -> float:
     "Standard deviation of a metric over its mean, for low-active decoding with five neurons."
     return sweep.value("low-active", f"{column}_sd") / abs(sweep.value("low-active", column))
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #6262ae64
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #5d74182d
 @claim("6", "The standard deviation of D_r is about 20 % of its mean.",
        "Low-active decoding, five neurons, all images: between 15 and 25 %.")
 def spread_of_distance(evidence):
@@ -264,6 +276,7 @@ def spread_of_distance(evidence):
         share = spread(sweep, "recon_distance")
         yield case_from(d, f"{100 * share:.0f} %", 0.15 <= share <= 0.25, share)
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #3c772815
 @claim("6", "D_r and kNS vary less than ICE and the in-domain score.",
        "Low-active decoding, five neurons, all images: sd over mean of either is below that of either.")
 def spread_of_scores(evidence):
@@ -273,10 +286,11 @@ def spread_of_scores(evidence):
         for c in ("recon_distance", "latent_5ns"):
             for name, w in wide.items(): yield below(d, metric_label(c), spread(sweep, c), w, name)
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #20a41f23
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #bf0e7ca5
 HANDWRITTEN = ("mnist", "digits")  # the small digits set stands in for MNIST
 PRINTED_SCORES = {"test": "test", "random_images": "random", "creative_low": "low", "creative_high": "high"}
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #77eb770a
 def inception(evidence: Evidence, setting: str) -> dict[str, float]:
     "Inception Scores: test images, random images, low and high end of creative ones."
     if evidence.printed:
@@ -296,7 +310,7 @@ def inception_between(evidence):
                           (("random", "random"), ("creative", "low"), ("test", "test")))
         yield case_from(d, text, v["random"] < v["low"] <= v["high"] < v["test"], *v.values())
 
-# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #d52c9fcc
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #6c72a969
 @claim("6", "On MNIST, the Inception Score of creative images is 7 to 8.",
        "Low-active decoding, five neurons: between the two.", reference=True)
 def inception_creative(evidence):
@@ -305,6 +319,7 @@ def inception_creative(evidence):
         v = inception(evidence, d)["low"]
         yield case_from(d, format_number(v), printed["low"] <= v <= printed["high"], v)
 
+# %% ../../nbs/das2020/95_claims_on_novelty.ipynb #626d828c
 @claim("6", "On MNIST, the Inception Score is 9.9 for test images and 2.9 for random ones.", "Ours are within 10 %.",
        reference=True)
 def inception_references(evidence):

@@ -24,10 +24,11 @@ from .claims_novelty import BASELINES, D_R, metric_label
 
 claim = Claims()
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #8bd835dc
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #52917676
 TABLES = {"table1": "Table 1", "table2": "Table 2", "table4": "Table 4", "table8": "Table 8", "table9": "Table 9"}
 SETS = ("mnist", "fmnist", "combined")  # of the sentences that compare the data sets
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #220ec3ab
 def labelled(evidence: Evidence, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
     "Data set and rows by method or label, of a table that rests on labels; without the filter."
     printed = evidence.in_print.table(name)
@@ -38,12 +39,13 @@ def labelled(evidence: Evidence, name: str) -> Iterator[tuple[str, pd.DataFrame]
         if not len(rows): continue
         yield d, rows.set_index(key).reindex(printed[key].unique()).reindex(columns=value_columns(printed))
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #9280e8d9
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #712c8be7
 def everywhere(evidence: Evidence, name: str, *settings: str) -> dict[str, pd.DataFrame]:
     "The same by data set, if there is one of each of `settings`; else nothing."
     found = dict(labelled(evidence, name))
     return found if all(d in found for d in settings) else {}
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #3bdab3db
 def leads(
     evidence: Evidence,
     name: str,  # table1, table4 or table8
@@ -54,13 +56,14 @@ def leads(
     for d, rows in labelled(evidence, name):
         for o in others: yield above(d, TABLES[name], rows.creative[method], rows.creative[o], evidence.label(o))
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #92bdc2e0
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #794f8c28
 @claim("abstract", "Images of low-active decoding are not only novel but meaningful.",
        "Table 1: a larger fraction is creative than in regular decoding.", people=True)
 def meaningful(evidence):
     for d, rows in labelled(evidence, "table1"):
         yield above(d, "creative", rows.creative["low-active"], rows.creative["regular"])
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #710d4fac
 @claim("6", "Creative images from MNIST look like symbols, not like digits.",
        "Table 2: the classifier is less sure of them than of images that are not novel (higher ICE).", people=True)
 def symbols(evidence):
@@ -76,7 +79,7 @@ def still_fashion(evidence):
         a, b = rows.ice_fmnist[["creative", "not_novel_or_creative"]]
         yield case_from(d, f"ICE {format_number(a)} against {format_number(b)}", a <= b, a, b)
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #39070114
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #54cc8d3d
 ENTROPIES = {"ice_mnist": "ICE (MNIST)", "ice_fmnist": "ICE (FashionMNIST)"}
 
 @claim("6", "What people call creative is both novel and of value.",
@@ -87,30 +90,33 @@ def novelty_and_value(evidence):
         yield above(d, D_R, *rows.recon_distance[["creative", "not_novel_or_creative"]])
         for c, name in ENTROPIES.items(): yield below(d, name, *rows[c][["creative", "novel_not_creative"]])
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #3fa079e9
 claim.untestable("garments", "6", "Creative images from FashionMNIST show new garments, such as a shirt with one "
                  "sleeve; those from MNIST look like symbols of other scripts.", "By eye.", people=True)
 claim.untestable("combined_is_distinct", "6", "The creative images of the combined set are unlike those of either set "
                  "alone.", "By eye.", people=True)
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #3a6917bf
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #3a3df6d2
 @claim("6", "On a single data set, low-active decoding gives a larger share of creative images than any baseline and "
        "than regular decoding.", "Table 1, MNIST and FashionMNIST: its creative fraction is above that of noisy, "
        "random and regular decoding.", people=True)
 def most_creative(evidence):
     yield from (c for c in leads(evidence, "table1") if c.where != "combined")
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #a50c1dc1
 @claim("6", "On the combined set, too, low-active decoding gives the largest share of creative images.",
        "Tables 1 and 4, combined: its creative fraction is above that of noisy, random and regular decoding.",
        people=True)
 def most_creative_of_the_combined_set(evidence):
     for name in ("table1", "table4"): yield from (c for c in leads(evidence, name) if c.where == "combined")
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #aa8db786
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #3f111090
 def gains(evidence: Evidence, name: str) -> dict[str, float]:
     "Creative fraction of low-active decoding over that of the best baseline, by data set."
     best = lambda rows: rows.creative[list(BASELINES)].max()
     return {d: (rows.creative / best(rows))["low-active"] for d, rows in labelled(evidence, name)}
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #b559e5bd
 @claim("6, 8.11", "How much it gains depends on the data set.",
        "Tables 1 and 8: low-active over the best baseline, by creative fraction, differs by more than 10 % between "
        "data sets.", people=True)
@@ -133,7 +139,7 @@ def noisy_labels(evidence):
             text = f"{TABLES[name]} at most {format_number(gap.max())} ({gap.idxmax()})"
             yield case_from(d, text, gap.max() <= SIMILAR + 1e-9, gap.max())
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #dad7d0e0
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #45f4f56c
 @claim("6", "Random off neurons tend to give images that are novel but not creative.",
        "Table 1: that fraction is above that of noisy, of regular and of low-active decoding.", people=True)
 def random_is_novel(evidence):
@@ -141,12 +147,13 @@ def random_is_novel(evidence):
         f = rows.novel_not_creative
         for o in ("noisy", "regular", "low-active"): yield above(d, "", f["random-off"], f[o], evidence.label(o))
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #f707745b
 @claim("6, 8.11", "Turning on random off neurons does not replace choosing low-active ones, to people.",
        "Tables 1 and 8: low-active decoding has the higher creative fraction.", people=True)
 def random_is_less_creative(evidence):
     for name in ("table1", "table8"): yield from leads(evidence, name, others=["random-off"])
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #d3ab6f48
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #129bdd27
 @claim("6, 8.11", "Trained on both sets, the baselines and regular decoding give creative images too.",
        "Tables 1 and 8: their creative fraction is higher on the combined set than on either set alone.", people=True)
 def combined_helps(evidence):
@@ -156,6 +163,7 @@ def combined_helps(evidence):
             single = max(f["mnist"][o], f["fmnist"][o])
             yield above("", f"{TABLES[name]} {evidence.label(o)}", f["combined"][o], single)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #c1817f31
 @claim("6", "A high D_r need not be creative to people, as on the combined set.",
        "Table 1, combined: low-active decoding has the highest D_r, and a creative fraction within 10 % of that of a "
        "baseline or below it.", people=True)
@@ -166,7 +174,7 @@ def distant_is_not_creative(evidence):
     text = f"creative fraction {format_number(gain)} times that of the best baseline"
     yield case_from("combined", text, gain <= 1 + SIMILAR)
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #1ebb8da4
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #8b40d564
 @claim("6", "Low-active decoding differs significantly (p < 0.05, chi-squared and G-test) from every other method, but "
        "for random off neurons on the combined set.",
        "Table 1 with a quarter of 500 images per method: both p below 0.05, unadjusted as in print, and not so in the "
@@ -178,6 +186,7 @@ def significant(evidence):
         text = f"{evidence.label(o)} p = {p.p_chi2:.2g} / {p.p_g:.2g}"
         yield case_from(d, text, differs == expected, p.p_chi2, p.p_g)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #eab5c76b
 def _p_values(evidence: Evidence) -> Iterator[tuple[str, str, pd.Series]]:
     "Data set, baseline, and p of both tests: of the images judged in a run, or of the printed fractions."
     yield from (_p_printed if evidence.printed else _p_measured)(evidence)
@@ -194,7 +203,7 @@ def _p_printed(evidence: Evidence) -> Iterator[tuple[str, str, pd.Series]]:
             fractions = rows.drop(columns="recon_distance").loc[["low-active", o]]
             yield d, o, p_by_pool(*fractions.to_numpy(), [pool / 4]).iloc[0]
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #4df65343
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #c3adee89
 def against_plain(evidence: Evidence, name: str, label: str, plain: str) -> Iterator[Case]:
     "The cases that a label has a lower in-domain score and a higher D_r and latent kNS than the label of plain images."
     for d, rows in labelled(evidence, name):
@@ -202,6 +211,7 @@ def against_plain(evidence: Evidence, name: str, label: str, plain: str) -> Iter
         for c in ("recon_distance", "latent_5ns"):
             yield above(d, f"{TABLES[name]} {metric_label(c)}", *rows[c][[label, plain]])
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #3d23872c
 @claim("6, 8.11", "Creative images differ from plain ones in three ways: lower in-domain score, higher D_r, higher "
        "kNS.", "Tables 2 and 9: on every data set.", people=True)
 def creative_metrics(evidence):
@@ -212,9 +222,10 @@ def creative_metrics(evidence):
        "Table 2: a lower in-domain score, a higher D_r and kNS.", people=True)
 def novel_metrics(evidence): yield from against_plain(evidence, "table2", "novel_not_creative", "not_novel_or_creative")
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #e0b7781d
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #d93fc43e
 THREE_WAYS = ("in_domain_score", "recon_distance", "latent_5ns")
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #f2ca8608
 @claim("6", "Images that are novel but not creative lie between plain and creative ones.",
        "Table 2: strictly between, in in-domain score, D_r and kNS.", people=True)
 def novel_between(evidence):
@@ -224,6 +235,7 @@ def novel_between(evidence):
             text = f"{metric_label(c)} {format_number(a)} / {format_number(x)} / {format_number(b)}"
             yield case_from(d, text, min(a, b) < x < max(a, b), a, x, b)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #fb26e4e7
 @claim("6", "From plain to creative images, each metric moves the same way on every data set.",
        "Table 2: the sign of the difference is the same wherever the metric is printed.", people=True)
 def same_trend(evidence):
@@ -264,12 +276,13 @@ def diversity_harms(evidence):
     yield below("", "kept of the creative fraction", kept("non-specific"), kept("low-active"))
     yield above("combined", "novel but not creative", *f["combined"].novel_not_creative[["non-specific", "low-active"]])
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #7cf272bd
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #1ff73e12
 def correlation(a: pd.Series, b: pd.Series) -> float:
     "Spearman's rank correlation of two columns with the same labels."
     both = pd.DataFrame({"a": a, "b": b}).rank()
     return float(both.a.corr(both.b))
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #b5c7d00a
 @claim("8.11", "The earlier study with people confirms the later one.",
        "Tables 4 and 8: the rank correlation of the five methods by creative fraction is above 0.5.", people=True)
 def studies_agree(evidence):
@@ -278,11 +291,12 @@ def studies_agree(evidence):
         r = correlation(later[d].creative, earlier[d].creative)
         yield case_from(d, f"{r:.2f}", r > 0.5, r)
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #bdb66e09
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #a7f3ef3c
 @claim("8.11", "In the earlier study, low-active decoding gives the largest share of creative images on every data "
        "set.", "Table 8, without the filter: above that of noisy, random and regular decoding.", people=True)
 def prior_most_creative(evidence): yield from leads(evidence, "table8")
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #c830b365
 @claim("8.11", "Low-active decoding is more often creative on MNIST or the combined set than on FashionMNIST, where it "
        "gives more garbage than creative images.",
        "Table 8, low-active: the creative fractions, and garbage against creative.", people=True)
@@ -292,7 +306,7 @@ def fashion_is_harder(evidence):
     for d in ("mnist", "combined"): yield above(d, "creative", found[d].creative, found["fmnist"].creative)
     yield above("fmnist", "garbage", found["fmnist"].garbage, found["fmnist"].creative)
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #987d65b7
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #219167aa
 @claim("8.11", "Non-specific decoding does well on either set alone, and is like regular decoding on the combined one.",
        "Table 8: its creative fraction is above that of noisy, random and regular decoding; on the combined set within "
        "0.10 of that of regular decoding.", people=True)
@@ -302,6 +316,7 @@ def prior_non_specific(evidence):
     a, b = found["combined"].creative[["non-specific", "regular"]]
     yield case_from("combined", f"{format_number(a)} against {format_number(b)}", abs(a - b) <= SIMILAR + 1e-9)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #27d966af
 @claim("8.11", "Random off neurons tend to give garbage or images that are not creative.",
        "Table 8: the two fractions together are above those of low-active decoding.", people=True)
 def random_is_garbage(evidence):
@@ -318,12 +333,13 @@ def filter_helps(evidence):
         for m, row in wide.dropna().iterrows():
             if d != "combined": yield above(d, evidence.label(m), row[1], row[0])
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #a05df601
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #1f0f15bb
 def entropies(evidence: Evidence) -> Iterator[tuple[str, str, pd.Series]]:
     "Data set, column and values by label of ICE in Table 9."
     for d, rows in labelled(evidence, "table9"):
         yield from ((d, c, rows[c]) for c in ENTROPIES if rows[c].notna().all())
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #9049b310
 @claim("8.11", "Creative images have a lower or equal ICE than those that are not creative.",
        "Table 9: so it is for each classifier.", people=True)
 def creative_entropy(evidence):
@@ -331,6 +347,7 @@ def creative_entropy(evidence):
         a, b = v[["creative", "not_creative"]]
         yield case_from(d, f"{ENTROPIES[c]} {format_number(a)} against {format_number(b)}", a <= b)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #0c71fae4
 @claim("8.11", "Garbage and images that people are not sure of have a higher kNS and a slightly higher ICE.",
        "Table 9: higher than those of creative images.", people=True)
 def garbage_metrics(evidence):
@@ -339,13 +356,14 @@ def garbage_metrics(evidence):
         for label in ("garbage", "not_sure"):
             yield above(d, f"{label} {ENTROPIES.get(c) or metric_label(c)}", *v[[label, "creative"]])
 
-# %% ../../nbs/das2020/96_claims_on_people.ipynb #46b696e2
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #63ea3340
 @claim("8.11", "Fleiss' kappa shows low agreement.",
        "It is below 0.2, and no lower than -1/9 with ten people, -1/8 with nine: the lowest there can be.", people=True)
 def agreement(evidence):
     for d, k, people in (_kappas_printed if evidence.printed else _kappas_measured)(evidence):
         yield case_from(d, f"{k:.2f}", -1 / (people - 1) <= k < 0.2, k)
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #411c79de
 def _kappas_measured(evidence: Evidence) -> Iterator[tuple[str, float, int]]:
     "Data set, Fleiss' kappa, and how many people, of the earlier study."
     for d in evidence.settings:
@@ -353,6 +371,7 @@ def _kappas_measured(evidence: Evidence) -> Iterator[tuple[str, float, int]]:
         rows = rows.query("statistic == 'fleiss_kappa' and study != 'main'")
         yield from ((d, r.value, r.annotators) for r in rows.itertuples())
 
+# %% ../../nbs/das2020/96_claims_on_people.ipynb #fa88a6df
 def _kappas_printed(evidence: Evidence) -> Iterator[tuple[str, float, int]]:
     people = evidence.table("in_text").set_index("quantity").value["annotators_prior_study"]
     for d in evidence.settings: yield d, fact(evidence, d, "fleiss_kappa_prior_study"), people

@@ -33,13 +33,14 @@ def ranges(evidence): yield from range_cases(evidence, TABLES, RANGES)
        "No two rows share two values of three significant digits, one of them of four.", exact=True)
 def repeats(evidence): yield from repeat_cases(evidence, TABLES)
 
-# %% ../../nbs/li2020/97_audit.ipynb #ac0996d7
+# %% ../../nbs/li2020/97_audit.ipynb #6a638322
 def _settings(evidence: InPrint) -> Iterator[tuple[str, pd.DataFrame, pd.Series]]:
     "Setting of Table S3, its trials, and its printed average."
     table = evidence.text(S3)
     for group, rows in table[table.group != ""].groupby("group", sort=False):
         yield group, rows[rows.variant.str.startswith("Trial")], rows[rows.variant == "Average"].iloc[0]
 
+# %% ../../nbs/li2020/97_audit.ipynb #3e98bae1
 @claim("Table S3", "A printed average is the average of its trials.", "Within half a unit in the last place.",
        exact=True)
 def averages(evidence):
@@ -48,13 +49,14 @@ def averages(evidence):
             text = f"{c}: mean {trials[c].astype(float).mean():.3f}, printed {average[c]}"
             yield Case(group, text, adds_up(trials[c], average[c], len(trials)))
 
+# %% ../../nbs/li2020/97_audit.ipynb #4af167ec
 @claim("Table S3", "Each setting has as many trials as the text says.", "Trials that are printed.", exact=True)
 def trials_of_settings(evidence):
     expected = evidence.text("facts", text=False).set_index("fact").value["trials"]
     for group, trials, _ in _settings(evidence):
         yield Case(group, f"{len(trials)} of {expected:g}", len(trials) == expected)
 
-# %% ../../nbs/li2020/97_audit.ipynb #cb9ccd6e
+# %% ../../nbs/li2020/97_audit.ipynb #3832497f
 DIVERSITY = {"ms_ssim": -1, "lpips": 1}  # the sign of more diverse
 
 def _closed(average: float, base: float, real: float, slack: float = 0.005) -> tuple[float, float, float]:
@@ -63,13 +65,14 @@ def _closed(average: float, base: float, real: float, slack: float = 0.005) -> t
     shares = [share(*signs) for signs in product((-slack, slack), repeat=3)]
     return share(0, 0, 0), min(shares), max(shares)
 
+# %% ../../nbs/li2020/97_audit.ipynb #d72d1b8e
 def _table_s1(evidence: InPrint) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
     "The averages of Table S1 by group, and the rows of BigGAN and of the real images."
     table = evidence.text(S1, text=False)
     base, real = table[table.variant == "BigGAN"].iloc[0], table[table.variant.str.contains("real")].iloc[0]
     return table[table.variant == "b. Average"].set_index("group"), base, real
 
-# %% ../../nbs/li2020/97_audit.ipynb #5668f05f
+# %% ../../nbs/li2020/97_audit.ipynb #1ddb95af
 @claim("Table S1", "Activation maximisation closes about half of the diversity gap.",
        "The share that the text prints is possible within rounding, by MS-SSIM and by LPIPS.")
 def diversity_gap(evidence):
@@ -79,6 +82,7 @@ def diversity_gap(evidence):
         share, low, high = _closed(average[c][g], base[c], real[c])
         yield Case(g, f"{c}: {share:.0%} ({low:.0%} to {high:.0%} within rounding)", low <= printed <= high)
 
+# %% ../../nbs/li2020/97_audit.ipynb #e15a2994
 @claim("Table S1", "All averages are more diverse than BigGAN.", "By MS-SSIM and by LPIPS.")
 def more_diverse(evidence):
     average, base, _ = _table_s1(evidence)
@@ -94,7 +98,7 @@ def less_diverse(evidence):
     for (name, row), (c, sign) in product(rows.items(), DIVERSITY.items()):
         yield Case(name, f"{c} {row[c]:.2f}, real {real[c]:.2f}", sign * row[c] < sign * real[c])
 
-# %% ../../nbs/li2020/97_audit.ipynb #6f9b5cff
+# %% ../../nbs/li2020/97_audit.ipynb #528529ce
 @claim("Table S1", "The diversity term lowers Inception accuracy.", "Best trial and average, small and large noise.")
 def diversity_term(evidence):
     accuracy = evidence.text(S1, text=False).set_index(["group", "variant"]).inception_accuracy
@@ -102,6 +106,7 @@ def diversity_term(evidence):
         for v in ("a. Best LPIPS trial", "b. Average"):
             yield Case(v, f"{a} {accuracy[a, v]:.2f}, {b} {accuracy[b, v]:.2f}", accuracy[a, v] < accuracy[b, v])
 
+# %% ../../nbs/li2020/97_audit.ipynb #e49138a5
 @claim("Table S2", "Inception-v3 gives the highest FID and Inception accuracy (but a low FID is the better one).",
        "Among the four classifiers, in each setting.")
 def inception_v3(evidence):
