@@ -7,7 +7,7 @@ __all__ = ['check_tensor', 'as_rows', 'smallest', 'NearestNeighbours']
 
 # %% ../nbs/04d_neighbours.ipynb #54524cf7
 import numpy as np, torch
-from .core import batches, patch, progress
+from .core import batches, progress
 
 # %% ../nbs/04d_neighbours.ipynb #2837bd19
 def check_tensor(name: str, x: torch.Tensor, shape: tuple[int, ...] | None = None, ndim: int | None = None):

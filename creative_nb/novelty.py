@@ -17,7 +17,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np, torch
-from torch import nn
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import OneClassSVM
 from .core import batches, load_extensions, load_tensors, patch, progress, rng, save_tensors
