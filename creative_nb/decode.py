@@ -17,19 +17,49 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 from .core import batches, load_tensors, patch, save_tensors
 from .generators import Interpolation, Prior, as_generator  # noqa: F401
-from .methods import (Change, Cluster, Correlation, LowActive, Method, NeuronMethod, Noisy, NonSpecific, Plan,  # noqa: F401
-                                 RandomOff, Regular, TooFewNeurons, TurnOff, TurnOn)
-from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, model_device, neuron_stats, seeded,
-                                 to_neurons)
+from creative_nb.methods import (
+    Change,
+    Cluster,
+    Correlation,
+    LowActive,
+    Method,
+    NeuronMethod,
+    Noisy,
+    NonSpecific,
+    Plan,  # noqa: F401
+    RandomOff,
+    Regular,
+    TooFewNeurons,
+    TurnOff,
+    TurnOn,
+)
+from creative_nb.neurons import (
+    NEURONS,
+    NeuronStats,
+    check_latents,
+    evaluating,
+    find_layer,
+    hooked,
+    model_device,
+    neuron_stats,
+    seeded,
+    to_neurons,
+)
 from .select import Uniforms
 
 # %% ../nbs/04_decode.ipynb #5cc59abb
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
-    value, some, lead = change.value.to(d.dtype), change.chosen.any(1, keepdim=True), change.chosen.int().argmax(1, keepdim=True)
+    value, some, lead = (
+        change.value.to(d.dtype),
+        change.chosen.any(1, keepdim=True),
+        change.chosen.int().argmax(1, keepdim=True),
+    )
     anchor = change.index.gather(1, lead)
     index = torch.where(change.chosen, change.index, anchor)
-    new = d.scatter(1, index, torch.where(change.chosen, value, torch.where(some, value.gather(1, lead), d.gather(1, anchor))))
+    new = d.scatter(
+        1, index, torch.where(change.chosen, value, torch.where(some, value.gather(1, lead), d.gather(1, anchor)))
+    )
     if neurons == "unit" or output.ndim == 2: return new.reshape(output.shape)
     spread = lambda t: t.view(*t.shape, *[1] * (output.ndim - 2))
     changed = torch.zeros_like(d, dtype=torch.bool).scatter(1, index, some.expand_as(index))
@@ -48,27 +78,36 @@ class CreativeDecoder:
         layer: str,  # name of the layer among the network's `named_modules()`
         *,
         neurons: str = "unit",  # unit, or channel for whole feature maps
-        threshold: float | str | None = None,  # a neuron is on above it, or `p10`, `0.2max`; None: 1e-7, for channels 0.2max
+        # a neuron is on above it, or `p10`, `0.2max`; None: 1e-7, for channels 0.2max
+        threshold: float | str | None = None,
         batch_size: int = 1024,
-        calls: str | Iterable[int] = "same",  # where the layer runs several times per image: same neurons at each call, each, or which
+        # where the layer runs several times per image: same neurons at each call, each, or which
+        calls: str | Iterable[int] = "same",
     ):
         self.source = as_generator(generator)
-        if self.source.module is None: raise ValueError("generator: a function without a network; pass Generator(f, module=network)")
+        if self.source.module is None:
+            raise ValueError("generator: a function without a network; pass Generator(f, module=network)")
         find_layer(self.source.module, layer)
         if neurons not in NEURONS: raise ValueError(f"neurons={neurons!r}: expected one of {', '.join(NEURONS)}")
         if batch_size < 1: raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        if isinstance(calls, str) and calls not in ("same", "each"): raise ValueError(f"calls={calls!r}: expected same, each or numbers from 0")
+        if isinstance(calls, str) and calls not in ("same", "each"):
+            raise ValueError(f"calls={calls!r}: expected same, each or numbers from 0")
         self.generator, self.layer, self.neurons, self.batch_size = generator, layer, neurons, batch_size
-        self.threshold, self.calls = OFF[neurons] if threshold is None else threshold, calls if isinstance(calls, str) else tuple(calls)
+        self.threshold, self.calls = OFF[neurons] if threshold is None else threshold, (
+            calls if isinstance(calls, str) else tuple(calls)
+        )
 
 # %% ../nbs/04_decode.ipynb #37a3e42a
 @patch
 def fit(self: CreativeDecoder, latents: torch.Tensor, labels=None, inputs: dict | None = None) -> CreativeDecoder:
-    "Gather the layer's statistics over encoded training data: latents (N, ...), labels (N,) for methods that need classes."
+    """Gather the layer's statistics over encoded training data:
+    latents (N, ...), labels (N,) for methods that need classes."""
     self.stats_ = neuron_stats(self.source, self.layer, latents, labels, neurons=self.neurons, threshold=self.threshold,
                                batch_size=self.batch_size, inputs=inputs)
     device, self._plans = model_device(self.source.module), {}
-    self.latents_, self.labels_ = latents.to(device), None if labels is None else torch.as_tensor(labels).long().to(device)
+    self.latents_, self.labels_ = latents.to(device), (
+        None if labels is None else torch.as_tensor(labels).long().to(device)
+    )
     self._warn_if_always_on()
     return self
 
@@ -76,10 +115,15 @@ def fit(self: CreativeDecoder, latents: torch.Tensor, labels=None, inputs: dict 
 def _warn_if_always_on(self: CreativeDecoder):
     always = self.stats_.percent_activation >= 100
     if not always[self.stats_.alive].all(): return
-    better = [name for name, m in self.source.layers().items() if isinstance(m, (nn.ReLU, nn.ReLU6)) and name != self.layer]
+    better = [
+        name for name, m in self.source.layers().items() if isinstance(m, (nn.ReLU, nn.ReLU6)) and name != self.layer
+    ]
     advice = f", or a layer after a ReLU: {', '.join(better)}" if better else ""
-    warnings.warn(f"every neuron of layer {self.layer!r} is always on (above {self.threshold}), so none can be turned on: "
-                  f"pass threshold='p10', which is relative to each neuron's own activations{advice}", stacklevel=3)
+    warnings.warn(
+        f"every neuron of layer {self.layer!r} is always on (above {self.threshold}), so none can be turned on: "
+        f"pass threshold='p10', which is relative to each neuron's own activations{advice}",
+        stacklevel=3,
+    )
 
 @patch
 @property
@@ -113,7 +157,8 @@ class _Forward:
 def _for_rows(change: Change, rows: int) -> Change:
     "The change for a batch that the network has repeated, as guidance does."
     times = rows // len(change.index)
-    if times * len(change.index) != rows: raise ValueError(f"the layer has {rows} rows, then {len(change.index)}: expected a multiple")
+    if times * len(change.index) != rows:
+        raise ValueError(f"the layer has {rows} rows, then {len(change.index)}: expected a multiple")
     return change if times == 1 else Change(*(t.repeat(times, 1) for t in (change.index, change.value, change.chosen)))
 
 # %% ../nbs/04_decode.ipynb #fbdb5481
@@ -125,7 +170,9 @@ def _modify(self: CreativeDecoder, plan: Plan, uniforms: Uniforms, forward: _For
         if isinstance(self.calls, tuple) and call not in self.calls: return None
         d = to_neurons(output, self.neurons)
         if d.shape[1] != self.stats_.width:
-            raise ValueError(f"layer {self.layer!r} has {d.shape[1]} neurons: the decoder was fitted to {self.stats_.width}")
+            raise ValueError(
+                f"layer {self.layer!r} has {d.shape[1]} neurons: the decoder was fitted to {self.stats_.width}"
+            )
         if forward.change is None or self.calls == "each":
             first = forward.change is None
             seen = forward.first_rows(d)
@@ -148,7 +195,8 @@ def _changing(self: CreativeDecoder, plan: Plan, seed: int):
 @patch
 def _plan(self: CreativeDecoder, method: Method) -> Plan:
     "A method made ready for the layer, once."
-    if not isinstance(method, Method): raise TypeError(f"method={method!r}: expected a way of decoding, such as LowActive(n=5)")
+    if not isinstance(method, Method):
+        raise TypeError(f"method={method!r}: expected a way of decoding, such as LowActive(n=5)")
     stats = self._fitted().stats_
     if self.__dict__.setdefault("_plans", {}).get("stats") is not stats: self._plans = {"stats": stats}
     key = repr(method), type(method)
@@ -158,13 +206,17 @@ def _plan(self: CreativeDecoder, method: Method) -> Plan:
 # %% ../nbs/04_decode.ipynb #1d451046
 @patch
 @torch.no_grad()
-def _decode(self: CreativeDecoder, latents: torch.Tensor, method: Method, seed: int, inputs: dict | None) -> torch.Tensor:
+def _decode(
+    self: CreativeDecoder, latents: torch.Tensor, method: Method, seed: int, inputs: dict | None
+) -> torch.Tensor:
     device, images = model_device(self.source.module), []
     inputs = self.source.draw(len(latents), seed, inputs)
     with self._changing(self._plan(method), seed) as forward, seeded(seed, device):
         for s in batches(len(latents), self.batch_size):
             forward.start(s.stop - s.start)
-            images.append(self.source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()}))
+            images.append(
+                self.source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()})
+            )
             if forward.counts and sum(map(len, forward.counts)) != s.stop:
                 raise ValueError(f"layer {self.layer!r} did not run with the batch first")
     self._note(forward, len(latents), method)
@@ -174,14 +226,20 @@ def _decode(self: CreativeDecoder, latents: torch.Tensor, method: Method, seed: 
 def _note(self: CreativeDecoder, forward: _Forward, n: int, method: Method):
     "Keep how many neurons were changed in each sample, and warn where fewer than asked for."
     if isinstance(method, NeuronMethod) and not forward.ran: self._warn_of_a_layer_that_did_not_run()
-    self.changed_ = torch.cat(forward.counts) if forward.counts else torch.zeros(n, dtype=torch.long, device=self.latents_.device)
+    self.changed_ = (
+        torch.cat(forward.counts) if forward.counts else torch.zeros(n, dtype=torch.long, device=self.latents_.device)
+    )
     if isinstance(method, NeuronMethod) and method.fraction is None: self._warn_of_few(method.n)
 
 # %% ../nbs/04_decode.ipynb #105cf416
 @patch
 def _warn_of_a_layer_that_did_not_run(self: CreativeDecoder):
-    warnings.warn(f"layer {self.layer!r} did not run, so no image was changed: a compiled generator must be hooked before it is compiled, "
-                  "and the layer must be part of how the generator makes images", stacklevel=4)
+    warnings.warn(
+        f"layer {self.layer!r} did not run, so no image was changed: "
+        f"a compiled generator must be hooked before it is compiled, "
+        "and the layer must be part of how the generator makes images",
+        stacklevel=4,
+    )
 
 @patch
 def _warn_of_few(self: CreativeDecoder, n: int):
@@ -190,21 +248,29 @@ def _warn_of_few(self: CreativeDecoder, n: int):
     if self.changed_.any():
         text = f"{few} of {of} samples have fewer than n={n} candidates: all of theirs were changed (see changed_)"
     else:
-        text = f"none of {of} samples has a candidate, so no image was changed: neurons count as off up to threshold={self.threshold}"
+        text = f"none of {of} samples has a candidate, so no image was changed: "
+        text += f"neurons count as off up to threshold={self.threshold}"
     warnings.warn(text, stacklevel=5)
 
 # %% ../nbs/04_decode.ipynb #8c55e9c5
 @patch
-def decode(self: CreativeDecoder, latents: torch.Tensor, method: Method = LOW_ACTIVE, seed: int = 0, inputs: dict | None = None):
-    "Images of latents (N, ...) by `method`: low-active decoding unless told otherwise. `changed_` (N,) says how many neurons changed."
+def decode(
+    self: CreativeDecoder, latents: torch.Tensor, method: Method = LOW_ACTIVE, seed: int = 0, inputs: dict | None = None
+):
+    """Images of latents (N, ...) by `method`: low-active decoding unless told otherwise.
+    `changed_` (N,) says how many neurons changed."""
     check_latents(latents, self.latent_shape_)
     return self._decode(latents, method, seed, inputs)
 
 @patch
-def sample(self: CreativeDecoder, n: int, method: Method = LOW_ACTIVE, seed: int = 0, latents=PRIOR, inputs: dict | None = None):
-    "`n` images by `method` of latents from a sampler, by default the prior; the same seed draws the same latents for every method."
+def sample(
+    self: CreativeDecoder, n: int, method: Method = LOW_ACTIVE, seed: int = 0, latents=PRIOR, inputs: dict | None = None
+):
+    """`n` images by `method` of latents from a sampler, by default the prior;
+    the same seed draws the same latents for every method."""
     self._fitted()
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f"n={n!r}: expected an integer >= 1")
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+        raise ValueError(f"n={n!r}: expected an integer >= 1")
     return self._decode(latents.draw(self, n, seed).to(self.latents_.dtype), method, seed, inputs)
 
 @patch
@@ -232,7 +298,8 @@ def save(self: CreativeDecoder, path: str | Path):
 def load(cls: CreativeDecoder, path: str | Path, generator: Callable) -> CreativeDecoder:
     "A fitted decoder of a file of `save`, for the same generator. ValueError for another kind of file."
     tensors, config = load_tensors(path)
-    if config.pop("kind", None) != "CreativeDecoder": raise ValueError(f"{path}: expected a file of CreativeDecoder.save")
+    if config.pop("kind", None) != "CreativeDecoder":
+        raise ValueError(f"{path}: expected a file of CreativeDecoder.save")
     n, decoder = config.pop("n"), cls(generator, **config)
     tensors = {k: v.to(model_device(decoder.source.module)) for k, v in tensors.items()}
     decoder.latents_, decoder.labels_ = tensors.pop("latents"), tensors.pop("labels", None)

@@ -60,7 +60,8 @@ def _kernel_class():
 # %% ../nbs/10a_execute.ipynb #4224ebc2
 def _run_papermill(notebook: Path, partial: Path, parameters: dict):
     import papermill
-    logging.getLogger("papermill").setLevel(logging.ERROR)  # its guesses about parameters are not needed: they are checked
+    # its guesses about parameters are not needed: they are checked
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     papermill.execute_notebook(
         notebook, partial, parameters, kernel_name="python3", language="python", cwd=repo_root(), progress_bar=False,
         stderr_file=sys.stderr, kernel_manager_class=_kernel_class(), extra_arguments=["--IPKernelApp.log_level=50"])
@@ -93,7 +94,8 @@ def _explain(e: Exception) -> str:
 
 # %% ../nbs/10a_execute.ipynb #9c54493d
 def execute(notebook: str | Path, output: str | Path, parameters: dict | None = None) -> Path:
-    "Execute `notebook` with `parameters` into `output`. ValueError on an unknown parameter, RuntimeError if a cell fails."
+    """Execute `notebook` with `parameters` into `output`.
+    ValueError on an unknown parameter, RuntimeError if a cell fails."""
     notebook, output = Path(notebook).resolve(), Path(output).resolve()
     check_parameters(notebook, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,12 @@ def _imported(tree: ast.AST, package: str = "") -> set[str]:
             above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names |= {base, *(f"{base}.{a.name}" for a in node.names)}
-    return {".".join(n.split(".")[:i]) for n in names if n.split(".")[0] == "creative_nb" for i in range(1, n.count(".") + 2)}
+    return {
+        ".".join(n.split(".")[:i])
+        for n in names
+        if n.split(".")[0] == "creative_nb"
+        for i in range(1, n.count(".") + 2)
+    }
 
 # %% ../nbs/10a_execute.ipynb #eae07330
 def _module_file(module: str) -> Path | None:
@@ -164,4 +171,8 @@ def code_hash(notebook: str | Path) -> str:
 def code_parts(notebook: str | Path) -> list[str]:
     "The code a result depends on: the notebook's cells, the modules they import, the extensions of the checkout."
     cells = [ast.unparse(_code(c)) for c in code_cells(notebook)]
-    return [*cells, *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)), *(bare_code(p.read_text("utf-8")) for p in extension_files())]
+    return [
+        *cells,
+        *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)),
+        *(bare_code(p.read_text("utf-8")) for p in extension_files()),
+    ]

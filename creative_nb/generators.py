@@ -61,7 +61,8 @@ class Interpolation:
 # %% ../nbs/02a_generators.ipynb #0b0b7c17
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    "Given latents (N, ...), such as encodings of images, drawn without replacement; with it when there are fewer than asked for."
+    """Given latents (N, ...), such as encodings of images, drawn without replacement;
+    with it when there are fewer than asked for."""
     latents: torch.Tensor
 
     def draw(self, decoder, n: int, seed: int) -> torch.Tensor:
@@ -121,17 +122,21 @@ class Generator:
         *,
         inputs: dict | None = None,  # besides the latent, which comes first: for each keyword its sampler
         value_range: tuple[float, float] | None = None,  # of the images; None: not stated
-        output: str | int | Callable | None = None,  # which part of what it returns are the images: a key, a place, a function
+        # which part of what it returns are the images: a key, a place, a function
+        output: str | int | Callable | None = None,
         module: nn.Module | None = None,  # the network whose layers can be decoded in, where `model` does not tell
     ):
-        if not callable(model): raise TypeError(f"model={type(model).__name__}: expected a module or a function of latents")
+        if not callable(model):
+            raise TypeError(f"model={type(model).__name__}: expected a module or a function of latents")
         found = [module] if module is not None else networks_behind(model)
-        if len(found) > 1: raise ValueError(f"model uses {len(found)} networks: pass module=, the one whose layers are meant")
+        if len(found) > 1:
+            raise ValueError(f"model uses {len(found)} networks: pass module=, the one whose layers are meant")
         self.model, self.inputs, self.output = model, dict(inputs or {}), output
         self.module, self.value_range = (found or [None])[0], tuple(value_range) if value_range else None
 
     def __call__(self, latents: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        "Images (B, ...) of latents (B, ...). TypeError if what the model returns has no images, ValueError outside the stated range."
+        """Images (B, ...) of latents (B, ...). TypeError if what the model returns has no images, ValueError outside
+        the stated range."""
         return self.images(self.model(latents, **inputs))
 
 # %% ../nbs/02a_generators.ipynb #a027dabf
@@ -139,10 +144,14 @@ class Generator:
 def images(self: Generator, returned) -> torch.Tensor:
     "The images in what the model returned, checked against the stated range."
     if callable(self.output): returned = self.output(returned)
-    elif isinstance(self.output, str): returned = returned[self.output] if isinstance(returned, dict) else getattr(returned, self.output)
+    elif isinstance(self.output, str) and isinstance(returned, dict): returned = returned[self.output]
+    elif isinstance(self.output, str): returned = getattr(returned, self.output)
     elif self.output is not None: returned = returned[self.output]
     if not isinstance(returned, torch.Tensor):
-        raise TypeError(f"the generator returns a {type(returned).__name__}: expected one tensor of images; pass output=, which part is meant")
+        raise TypeError(
+            f"the generator returns a {type(returned).__name__}: expected one tensor of images; "
+            f"pass output=, which part is meant"
+        )
     if self.value_range: self._check_range(returned)
     return returned
 
@@ -163,11 +172,15 @@ def to_unit(self: Generator, images: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/02a_generators.ipynb #17622975
 @patch
 def draw(self: Generator, n: int, seed: int, given: dict | None = None) -> dict[str, torch.Tensor]:
-    "The inputs besides the latent, for `n` images: those `given`, the others drawn. ValueError for an unknown or short one."
+    """The inputs besides the latent, for `n` images: those `given`, the others drawn.
+    ValueError for an unknown or short one."""
     given = given or {}
     if unknown := [k for k in given if k not in self.inputs]:
-        raise ValueError(f"inputs: {', '.join(unknown)}: expected some of {', '.join(self.inputs) or '(this generator has none)'}")
-    if short := [k for k, v in given.items() if len(v) != n]: raise ValueError(f"inputs: {short[0]} has {len(given[short[0]])} rows, expected {n}")
+        raise ValueError(
+            f"inputs: {', '.join(unknown)}: expected some of {', '.join(self.inputs) or '(this generator has none)'}"
+        )
+    if short := [k for k, v in given.items() if len(v) != n]:
+        raise ValueError(f"inputs: {short[0]} has {len(given[short[0]])} rows, expected {n}")
     own = {k: int(rng(seed, "input", k).integers(2**31)) for k in self.inputs}
     return {k: given[k] if k in given else sampler.draw(None, n, own[k]) for k, sampler in self.inputs.items()}
 

@@ -16,7 +16,8 @@ from .generators import as_generator
 from .neurons import check_latents, evaluating, model_device, seeded
 
 # %% ../nbs/04c_layers.ipynb #5d2c37d3
-PASSIVE = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding)  # they have no neurons of their own
+# they have no neurons of their own
+PASSIVE = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding)
 
 @dataclass
 class _Counts:
@@ -32,16 +33,23 @@ class _Counts:
         self.on, self.rows, self.order = self.on + (d > 1e-7).sum(0), self.rows + len(d), order
 
     def shares(self) -> dict[str, float]:
-        "Percent of the neurons that are dead, low-active (on in up to 15 % of the rows), otherwise on now and then, always on."
+        """Percent of the neurons that are dead, low-active (on in up to 15 % of the rows), otherwise on now and then,
+        always on."""
         share = self.on.double() / self.rows
-        kinds = {"dead": share == 0, "low_active": (share > 0) & (share <= 0.15), "sometimes": (share > 0.15) & (share < 1), "always_on": share == 1}
+        kinds = {
+            "dead": share == 0,
+            "low_active": (share > 0) & (share <= 0.15),
+            "sometimes": (share > 0.15) & (share < 1),
+            "always_on": share == 1,
+        }
         return {k: 100 * v.double().mean().item() for k, v in kinds.items()}
 
 # %% ../nbs/04c_layers.ipynb #3f055224
 def listen(generator, latents: torch.Tensor, batch_size: int, inputs: dict | None) -> dict[str, _Counts]:
     "Counts of each layer that ran, in the order of the forward pass."
     source, device = as_generator(generator), None
-    if source.module is None: raise ValueError("generator: a function without a network has no layers; pass Generator(f, module=network)")
+    if source.module is None:
+        raise ValueError("generator: a function without a network has no layers; pass Generator(f, module=network)")
     device, inputs, calls = model_device(source.module), source.draw(len(latents), 0, inputs), []
     leaves = {n: m for n, m in source.layers().items() if not list(m.children()) and not isinstance(m, PASSIVE)}
     counts = {name: _Counts(type(m).__name__) for name, m in leaves.items()}
@@ -61,8 +69,10 @@ def suggest_layers(
     *,
     batch_size: int = 250,
     inputs: dict | None = None,  # the generator's other inputs
-) -> pd.DataFrame:  # one row per layer: layer, kind, neurons, and percent dead, low_active, sometimes, always_on; advice
-    "For each layer how many neurons are dead, low-active, always on, and which to take. ValueError for a generator without layers."
+# one row per layer: layer, kind, neurons, and percent dead, low_active, sometimes, always_on; advice
+) -> pd.DataFrame:
+    """For each layer how many neurons are dead, low-active, always on, and which to take.
+    ValueError for a generator without layers."""
     check_latents(latents)
     latents = latents[:2000]
     inputs = {k: v[:2000] for k, v in inputs.items()} if inputs else None

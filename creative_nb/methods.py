@@ -32,7 +32,8 @@ class Change:
 class Plan:
     "A method made ready for one layer."
     draws: int  # uniform numbers needed per sample
-    change: Callable[[torch.Tensor, torch.Tensor], Change] | None = None  # from activations (B, P) and uniforms (B, draws); None changes nothing
+    # from activations (B, P) and uniforms (B, draws); None changes nothing
+    change: Callable[[torch.Tensor, torch.Tensor], Change] | None = None
 
 class TooFewNeurons(ValueError):
     "The layer has only `pool` neurons of the kind that a method is asked to change more of."
@@ -103,7 +104,9 @@ def change(self: NeuronMethod, layer: Layer, u: torch.Tensor, values: torch.Tens
 @patch
 def choose(self: NeuronMethod, layer: Layer, u: torch.Tensor) -> Picked:
     "Neurons (B, n), and which of them count: what a method is."
-    raise TypeError(f"{type(self).__name__} has no choose(layer, u): expected a method that says which neurons it takes")
+    raise TypeError(
+        f"{type(self).__name__} has no choose(layer, u): expected a method that says which neurons it takes"
+    )
 
 @patch
 def values(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
@@ -168,7 +171,11 @@ class Correlation(TurnOn):
         turned_on = super().change(layer, u, values)
         if not self.turn_off: return turned_on
         index, chosen = layer.on.nearest(layer.most_active, turned_on.chosen.sum(1))
-        pairs = (turned_on.index, index), (turned_on.value, torch.zeros_like(turned_on.value)), (turned_on.chosen, chosen)
+        pairs = (
+            (turned_on.index, index),
+            (turned_on.value, torch.zeros_like(turned_on.value)),
+            (turned_on.chosen, chosen),
+        )
         return Change(*(torch.cat(p, 1) for p in pairs))
 
 # %% ../nbs/04b_methods.ipynb #d02c566c
@@ -181,7 +188,8 @@ class Cluster(TurnOn):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 1 <= self.clusters <= self.total: raise ValueError(f"clusters={self.clusters}: expected 1 to total={self.total}")
+        if not 1 <= self.clusters <= self.total:
+            raise ValueError(f"clusters={self.clusters}: expected 1 to total={self.total}")
 
     def layer(self, stats):
         clusters = neuron_clusters(stats, self.total, self.cluster_seed)
@@ -200,12 +208,14 @@ class RandomOff(TurnOn):
 # %% ../nbs/04b_methods.ipynb #27d842c1
 @dataclass(frozen=True)
 class Noisy(NeuronMethod):
-    "Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section 4, baseline 2)."
+    """Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section
+    4, baseline 2)."""
     scale: float = 1.0
 
     def __post_init__(self):
         super().__post_init__()
-        if not (np.isfinite(self.scale) and self.scale >= 0): raise ValueError(f"scale={self.scale}: expected a finite number >= 0")
+        if not (np.isfinite(self.scale) and self.scale >= 0):
+            raise ValueError(f"scale={self.scale}: expected a finite number >= 0")
 
     def draws(self, layer): return 2 * layer.n
 
@@ -234,7 +244,8 @@ class DeclaredMethod:
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
 
 def next_colour(taken: list[str]) -> str:
-    "The first of the colour-blind-safe colours that is not `taken`; beyond them, further hues, as many as are asked for."
+    """The first of the colour-blind-safe colours that is not `taken`;
+    beyond them, further hues, as many as are asked for."""
     further = (colorsys.hls_to_rgb(k * 0.618034 % 1, 0.35, 0.8) for k in range(1, 1000))
     hexes = ("#" + "".join(f"{round(255 * v):02x}" for v in rgb) for rgb in further)
     return next(c for c in (*COLOURS, *hexes) if c not in taken)
@@ -248,7 +259,9 @@ def method(name: str, label: str = "", colour: str = "", papers: tuple[str, ...]
     def register(make):
         if name in METHODS: raise ValueError(f"name={name!r}: this method is registered already")
         colours = [m.colour for m in METHODS.values()]
-        METHODS[name] = DeclaredMethod(name, label or name, colour or next_colour(colours), make, tuple(papers), latents)
+        METHODS[name] = DeclaredMethod(
+            name, label or name, colour or next_colour(colours), make, tuple(papers), latents
+        )
         return make
     return register
 

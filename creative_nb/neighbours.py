@@ -11,7 +11,8 @@ from .core import batches, progress
 
 # %% ../nbs/04d_neighbours.ipynb #2837bd19
 def check_tensor(name: str, x: torch.Tensor, shape: tuple[int, ...] | None = None, ndim: int | None = None):
-    "Raise ValueError unless `x` is a finite floating tensor (N, ...) with N >= 1, of inner `shape` or of `ndim` dimensions when given."
+    """Raise ValueError unless `x` is a finite floating tensor (N, ...) with N >= 1, of inner `shape` or of `ndim`
+    dimensions when given."""
     what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
     if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
         raise ValueError(f"{name}: expected a floating tensor of shape (N, ...) with N >= 1, got {what}")
@@ -59,7 +60,8 @@ def smallest(d: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
 # %% ../nbs/04d_neighbours.ipynb #f4af8879
 class NearestNeighbours:
     "Exact Euclidean nearest neighbours among `reference`, on its device; identical reference points count once."
-    block, elements = 2**15, 2**22  # reference points compared at a time; numbers in a buffer, 16 MiB in float32, which stay in the CPU's cache
+    # reference points compared at a time; numbers in a buffer, 16 MiB in float32, which stay in the CPU's cache
+    block, elements = 2**15, 2**22
 
     def __init__(
         self,
@@ -71,9 +73,15 @@ class NearestNeighbours:
         self.rows = _first_of_each(self.reference)  # which of the rows given are kept
         if len(self.rows) < len(reference): self.reference = self.reference[self.rows]
         self._buffer = self.elements if self.reference.device.type == "cpu" else 8 * self.elements
-        self._norms = torch.cat([self.reference[s].double().square().sum(1) for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))])
+        self._norms = torch.cat(
+            [
+                self.reference[s].double().square().sum(1)
+                for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))
+            ]
+        )
         self._within = within.to(self.reference) if within is not None else self.reference.new_empty(len(self), 0)
-        if len(self._within) != len(self): raise ValueError(f"within has {len(self._within)} rows: the reference has {len(self)} distinct ones")
+        if len(self._within) != len(self):
+            raise ValueError(f"within has {len(self._within)} rows: the reference has {len(self)} distinct ones")
 
     def __len__(self): return len(self.rows)
 
@@ -81,7 +89,8 @@ class NearestNeighbours:
         self,
         x: torch.Tensor,  # (N, ...): as wide as the reference when flattened, on any device
         k: int = 5,
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # both (N, k): distances, float32 and ascending; indices into the reference as it was given
+    # both (N, k): distances, float32 and ascending; indices into the reference as it was given
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         "The `k` nearest reference points of each row of `x`. ValueError if there are fewer than `k`."
         distances, found = self._query(self._checked(x, k), k)
         return distances, self.rows[found]
@@ -95,17 +104,22 @@ class NearestNeighbours:
         self,
         x: torch.Tensor,  # (N, ...)
         ks: tuple[int, ...] = (1, 5),
-    ) -> dict[str, torch.Tensor]:  # for each k, (N,): `{k}nn`, the distance to the k-th neighbour, and `{k}ns`, the novelty score kNS
+    # for each k, (N,): `{k}nn`, the distance to the k-th neighbour, and `{k}ns`, the novelty score kNS
+    ) -> dict[str, torch.Tensor]:
         "Neighbour distances and novelty scores (das2020, section 3), from one search."
         most = max(ks)
-        if most >= len(self): raise ValueError(f"ks={ks}: expected less than {len(self)}, the number of distinct reference points")
+        if most >= len(self):
+            raise ValueError(f"ks={ks}: expected less than {len(self)}, the number of distinct reference points")
         distances, found = self._query(self._checked(x, most), most)
         self._need(found.unique(), most)
         own = {k: self._within[:, :k].mean(1) for k in ks}
-        return {f"{k}nn": distances[:, k - 1] for k in ks} | {f"{k}ns": distances[:, :k].mean(1) / own[k][found[:, :k]].mean(1) for k in ks}
+        return {f"{k}nn": distances[:, k - 1] for k in ks} | {
+            f"{k}ns": distances[:, :k].mean(1) / own[k][found[:, :k]].mean(1) for k in ks
+        }
 
     def _checked(self, x, k):
-        if not 1 <= k <= len(self): raise ValueError(f"k={k}: expected 1 to {len(self)}, the number of distinct reference points")
+        if not 1 <= k <= len(self):
+            raise ValueError(f"k={k}: expected 1 to {len(self)}, the number of distinct reference points")
         return as_rows("x", x, self.reference.shape[1])
 
     @torch.no_grad()
@@ -116,7 +130,9 @@ class NearestNeighbours:
             distances, found, sure = self._refine(rows, *self._nominate(rows, min(k + 8, len(self))), k)
             if not sure.all():
                 again = rows[~sure]
-                distances[~sure], found[~sure], _ = self._refine(again, *self._nominate(again.double(), min(k + 8, len(self))), k)
+                distances[~sure], found[~sure], _ = self._refine(
+                    again, *self._nominate(again.double(), min(k + 8, len(self))), k
+                )
             parts.append((distances.sqrt().float(), found))
         return tuple(torch.cat(p) for p in zip(*parts))
 
@@ -142,7 +158,9 @@ class NearestNeighbours:
 
     def _need(self, which, k):
         "Fill in the neighbour distances within the reference of the rows `which`, as far as they are not known."
-        if k >= len(self): raise ValueError(f"k={k}: expected less than {len(self)}, the number of distinct reference points")
+        if k >= len(self):
+            raise ValueError(f"k={k}: expected less than {len(self)}, the number of distinct reference points")
         if self._within.shape[1] < k: self._within = self.reference.new_full((len(self), k), torch.nan)
         missing = which[self._within[which, 0].isnan()]
-        if len(missing): self._within[missing] = self._query(self.reference[missing], self._within.shape[1] + 1)[0][:, 1:]
+        if len(missing):
+            self._within[missing] = self._query(self.reference[missing], self._within.shape[1] + 1)[0][:, 1:]

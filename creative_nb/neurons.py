@@ -36,11 +36,16 @@ def hooked(
     layer: str,
     fn,  # gets the layer's output, a tensor with the batch first; a tensor it returns replaces the output
 ):
-    "Call `fn` on the output of `layer` at every forward pass inside the block. TypeError if the output is not one tensor."
+    """Call `fn` on the output of `layer` at every forward pass inside the block.
+    TypeError if the output is not one tensor."""
     def hook(module, args, output):
         if not isinstance(output, torch.Tensor):
-            raise TypeError(f"layer {layer!r} returns a {type(output).__name__}: expected one tensor; choose a layer inside or after it")
-        if output.ndim < 2: raise TypeError(f"layer {layer!r} returns a tensor of shape {tuple(output.shape)}: expected (batch, ...)")
+            raise TypeError(
+                f"layer {layer!r} returns a {type(output).__name__}: expected one tensor; "
+                f"choose a layer inside or after it"
+            )
+        if output.ndim < 2:
+            raise TypeError(f"layer {layer!r} returns a tensor of shape {tuple(output.shape)}: expected (batch, ...)")
         return fn(output)
 
     handle = find_layer(model, layer).register_forward_hook(hook)
@@ -67,7 +72,9 @@ def to_neurons(output: torch.Tensor, neurons: str) -> torch.Tensor:
 # %% ../nbs/03_neurons.ipynb #596d4918
 def by_correlation(correlation: torch.Tensor) -> torch.Tensor:
     "(P, P): for each neuron the neurons from most to least correlated with it, itself first."
-    return torch.from_numpy(np.argsort(-correlation.clone().fill_diagonal_(2).cpu().numpy(), axis=1)).to(correlation.device)
+    return torch.from_numpy(np.argsort(-correlation.clone().fill_diagonal_(2).cpu().numpy(), axis=1)).to(
+        correlation.device
+    )
 
 @dataclass
 class NeuronStats:
@@ -79,7 +86,8 @@ class NeuronStats:
     quantiles: torch.Tensor  # (101, P): percentiles 0 to 100 of the activation, of at most 10,000 evenly spaced latents
     class_activation: torch.Tensor  # (K, P): percent activation in each class; K = 0 without labels
     off: torch.Tensor  # (2,): mean and standard deviation over latents of the number of off neurons, dead ones included
-    correlation: torch.Tensor  # (P, P): R, with 1 on the diagonal of varying neurons; (0, 0) for a layer too wide for it
+    # (P, P): R, with 1 on the diagonal of varying neurons; (0, 0) for a layer too wide for it
+    correlation: torch.Tensor
     n: int = 0
     threshold: float | torch.Tensor = 1e-7  # a neuron is on above it: one number, or (P,) one for each
     _clusters: dict = field(default_factory=dict, repr=False)
@@ -129,11 +137,23 @@ def on_values(stats: NeuronStats, statistic: str = "max", scale: float = 2.0) ->
 # %% ../nbs/03_neurons.ipynb #5f4e63ec
 def check_latents(latents: torch.Tensor, width: tuple[int, ...] | None = None):
     "Raise if `latents` is not a finite floating tensor (N, ...), of inner shape `width` when given."
-    if not isinstance(latents, torch.Tensor) or not latents.is_floating_point() or latents.ndim < 2 or len(latents) == 0:
-        what = f"{latents.dtype} of shape {tuple(latents.shape)}" if isinstance(latents, torch.Tensor) else type(latents).__name__
+    if (
+        not isinstance(latents, torch.Tensor)
+        or not latents.is_floating_point()
+        or latents.ndim < 2
+        or len(latents) == 0
+    ):
+        what = (
+            f"{latents.dtype} of shape {tuple(latents.shape)}"
+            if isinstance(latents, torch.Tensor)
+            else type(latents).__name__
+        )
         raise ValueError(f"latents: expected a floating tensor of shape (N, ...) with N >= 1, got {what}")
     if width is not None and tuple(latents.shape[1:]) != tuple(width):
-        raise ValueError(f"latents of shape {tuple(latents.shape)}: the decoder was fitted to latents of shape (N, {', '.join(map(str, width))})")
+        raise ValueError(
+            f"latents of shape {tuple(latents.shape)}: "
+            f"the decoder was fitted to latents of shape (N, {', '.join(map(str, width))})"
+        )
     if not latents.isfinite().all():
         bad = int((~latents.flatten(1).isfinite().all(1)).sum())
         raise ValueError(f"latents: {bad} of {len(latents)} rows hold NaN or infinity")
@@ -145,12 +165,16 @@ def model_device(model: nn.Module) -> torch.device:
 
 # %% ../nbs/03_neurons.ipynb #f7babe21
 @torch.no_grad()
-def layer_activations(generator, layer: str, latents: torch.Tensor, neurons: str = "unit", batch_size: int = 1024, inputs=None):
-    "Yield `(slice, activations)` over batches of `latents`; activations are (B, P), or (calls x B, P), on the generator's device."
+def layer_activations(
+    generator, layer: str, latents: torch.Tensor, neurons: str = "unit", batch_size: int = 1024, inputs=None
+):
+    """Yield `(slice, activations)` over batches of `latents`;
+    activations are (B, P), or (calls x B, P), on the generator's device."""
     check_latents(latents)
     if neurons not in NEURONS: raise ValueError(f"neurons={neurons!r}: expected one of {', '.join(NEURONS)}")
     source, seen = as_generator(generator), []
-    if source.module is None: raise ValueError("generator: a function without a network has no layers; pass Generator(f, module=network)")
+    if source.module is None:
+        raise ValueError("generator: a function without a network has no layers; pass Generator(f, module=network)")
     device, inputs = model_device(source.module), source.draw(len(latents), 0, inputs)
     record = lambda out: seen.append(to_neurons(out, neurons).clone())  # a later layer may work in place
     with evaluating(source.module), hooked(source.module, layer, record), seeded(0, device):
@@ -160,8 +184,13 @@ def layer_activations(generator, layer: str, latents: torch.Tensor, neurons: str
             yield s, _rows(seen, s.stop - s.start, layer)
 
 def _rows(seen: list[torch.Tensor], expected: int, layer: str) -> torch.Tensor:
-    "What a layer did in one forward pass, its calls one below the other. ValueError if it did not run with the batch first."
-    if not seen: raise ValueError(f"layer {layer!r} ran 0 times in one forward pass: expected at least once; a compiled generator must be hooked before")
+    """What a layer did in one forward pass, its calls one below the other.
+    ValueError if it did not run with the batch first."""
+    if not seen:
+        raise ValueError(
+            f"layer {layer!r} ran 0 times in one forward pass: expected at least once; "
+            f"a compiled generator must be hooked before"
+        )
     if wrong := [len(d) for d in seen if len(d) % expected]:
         raise ValueError(f"layer {layer!r} returns {wrong[0]} rows for {expected} latents: expected the batch first")
     return seen[0] if len(seen) == 1 else torch.cat(seen)
@@ -230,7 +259,8 @@ def _percentiles(rows: torch.Tensor) -> torch.Tensor:
 
 # %% ../nbs/03_neurons.ipynb #3dba2d80
 def _checked_labels(labels, latents: torch.Tensor) -> torch.Tensor | None:
-    "Class labels as int64, (N,); lists and arrays are taken too. ValueError unless there is one integer >= 0 for each latent."
+    """Class labels as int64, (N,); lists and arrays are taken too.
+    ValueError unless there is one integer >= 0 for each latent."""
     if labels is None: return None
     labels = torch.as_tensor(labels)
     if labels.shape != latents.shape[:1] or labels.is_floating_point() or labels.min() < 0:
@@ -239,10 +269,14 @@ def _checked_labels(labels, latents: torch.Tensor) -> torch.Tensor | None:
     return labels.long()
 
 class _Rows:
-    "Evenly spaced rows of activations, kept for percentiles, as many as there is room for. ValueError for a layer too wide."
+    """Evenly spaced rows of activations, kept for percentiles, as many as there is room for.
+    ValueError for a layer too wide."""
     def __init__(self, n: int, width: int):
         if width > MAX_NEURONS:
-            raise ValueError(f"the layer has {width:,} neurons, expected at most {MAX_NEURONS:,}: choose neurons='channel' or a narrower layer")
+            raise ValueError(
+                f"the layer has {width:,} neurons, expected at most {MAX_NEURONS:,}: "
+                f"choose neurons='channel' or a narrower layer"
+            )
         self.every, self.rows = max(1, -(-n // max(100, min(QUANTILE_ROWS, QUANTILE_CELLS // width)))), []
 
     def add(self, s: slice, d: torch.Tensor): self.rows.append(d[-s.start % self.every::self.every].float())
@@ -256,10 +290,17 @@ def _stats(sums: _Sums, quantiles: torch.Tensor, threshold: float | torch.Tensor
     "The statistics that follow from the sums."
     std, (off, off_squares) = _spread(sums.total, sums.squares, sums.n), sums.off / sums.n
     return NeuronStats(
-        percent_activation=(100 * sums.on / sums.n).float(), mean=(sums.total / sums.n).float(), std=std.float(), max=sums.highest.float(),
-        quantiles=quantiles, class_activation=(100 * sums.class_on / sums.class_n.clamp_min(1)[:, None]).float(),
+        percent_activation=(100 * sums.on / sums.n).float(),
+        mean=(sums.total / sums.n).float(),
+        std=std.float(),
+        max=sums.highest.float(),
+        quantiles=quantiles,
+        class_activation=(100 * sums.class_on / sums.class_n.clamp_min(1)[:, None]).float(),
         off=torch.stack([off, (off_squares - off**2).clamp_min(0).sqrt()]).float(),
-        correlation=_pearson(sums, std).float() if len(sums.cross) else sums.cross.float(), n=sums.n, threshold=threshold)
+        correlation=_pearson(sums, std).float() if len(sums.cross) else sums.cross.float(),
+        n=sums.n,
+        threshold=threshold,
+    )
 
 # %% ../nbs/03_neurons.ipynb #ee6e1616
 def own_thresholds(highest: torch.Tensor, quantiles: torch.Tensor, rule: str) -> torch.Tensor:
@@ -267,7 +308,9 @@ def own_thresholds(highest: torch.Tensor, quantiles: torch.Tensor, rule: str) ->
     percentile, share = re.fullmatch(r"p(\d{1,2})", rule), re.fullmatch(r"(0?\.\d+)max", rule)
     if percentile: return quantiles[int(percentile[1])]
     if share: return float(share[1]) * highest.float()
-    raise ValueError(f"threshold={rule!r}: expected a number, a percentile such as 'p10', or a share of the maximum such as '0.2max'")
+    raise ValueError(
+        f"threshold={rule!r}: expected a number, a percentile such as 'p10', or a share of the maximum such as '0.2max'"
+    )
 
 def _highest_and_percentiles(passes, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     "Maximum (P,) and percentiles (101, P) of each neuron."
@@ -294,14 +337,16 @@ def neuron_stats(
     "Statistics of a layer in one pass; in two for thresholds of their own. ValueError if every neuron is dead."
     labels = _checked_labels(labels, latents)
     passes = lambda: layer_activations(generator, layer, latents, neurons, batch_size, inputs)
-    if isinstance(threshold, str): threshold = own_thresholds(*_highest_and_percentiles(passes(), len(latents)), threshold)
+    if isinstance(threshold, str):
+        threshold = own_thresholds(*_highest_and_percentiles(passes(), len(latents)), threshold)
     classes = int(labels.max()) + 1 if labels is not None else 0
     sums, rows = None, None
     for s, d in progress(passes(), total=-(-len(latents) // batch_size), desc=f"recording {layer}"):
         sums, rows = sums or _Sums(d.shape[1], classes, d.device), rows or _Rows(len(latents), d.shape[1])
         sums.add(d, labels[s].to(d.device).repeat(len(d) // (s.stop - s.start)) if classes else None, threshold)
         rows.add(s, d)
-    if not sums.on.any(): raise ValueError(f"layer {layer!r}: all of its {len(sums.on)} neurons are dead (never above {threshold})")
+    if not sums.on.any():
+        raise ValueError(f"layer {layer!r}: all of its {len(sums.on)} neurons are dead (never above {threshold})")
     return _stats(sums, rows.percentiles(), threshold)
 
 # %% ../nbs/03_neurons.ipynb #312b7e66
@@ -316,13 +361,16 @@ def low_active(stats: NeuronStats, percentiles: tuple[float, float] = (1, 15)) -
 # %% ../nbs/03_neurons.ipynb #3ce8ba1a
 def class_entropy(stats: NeuronStats) -> torch.Tensor:
     "(P,): entropy in bits of each neuron's percent activation over the classes, 0 for a dead one."
-    if not len(stats.class_activation): raise ValueError("labels: the statistics were gathered without class labels, which this needs")
+    if not len(stats.class_activation):
+        raise ValueError("labels: the statistics were gathered without class labels, which this needs")
     p = stats.class_activation / stats.class_activation.sum(0).clamp_min(1e-30)
     return -torch.special.xlogy(p, p).sum(0) / np.log(2)
 
 def non_specific(stats: NeuronStats, max_activation: float = 15.0, top_entropy: float = 30.0) -> torch.Tensor:
-    "(P,) bool: alive, under `max_activation` percent in every class, entropy in the layer's `top_entropy` percent (das2020, section 8.2)."
-    if not 0 < max_activation <= 100: raise ValueError(f"max_activation={max_activation}: expected a percentage in (0, 100]")
+    """(P,) bool: alive, under `max_activation` percent in every class, entropy in the layer's `top_entropy` percent
+    (das2020, section 8.2)."""
+    if not 0 < max_activation <= 100:
+        raise ValueError(f"max_activation={max_activation}: expected a percentage in (0, 100]")
     if not 0 < top_entropy <= 100: raise ValueError(f"top_entropy={top_entropy}: expected a percentage in (0, 100]")
     entropy = class_entropy(stats)
     cut = np.percentile(entropy.double().cpu().numpy(), 100 - top_entropy)
@@ -333,10 +381,13 @@ def neuron_clusters(stats: NeuronStats, clusters: int = 10, seed: int = 0) -> to
     "(P,) int64: cluster of each neuron by spectral clustering of max(R, 0), -1 for a dead one."
     from sklearn.cluster import SpectralClustering
     correlation, alive = require_correlation(stats), stats.alive
-    if not 2 <= clusters <= int(alive.sum()): raise ValueError(f"clusters={clusters}: expected 2 to {int(alive.sum())}, the number of alive neurons")
+    if not 2 <= clusters <= int(alive.sum()):
+        raise ValueError(f"clusters={clusters}: expected 2 to {int(alive.sum())}, the number of alive neurons")
     if (clusters, seed) not in stats._clusters:
         affinity = correlation[alive][:, alive].clamp_min(0).double().cpu().numpy() + 1e-6
-        labels = SpectralClustering(clusters, affinity="precomputed", assign_labels="kmeans", random_state=seed).fit_predict(affinity)
+        labels = SpectralClustering(
+            clusters, affinity="precomputed", assign_labels="kmeans", random_state=seed
+        ).fit_predict(affinity)
         members = torch.full((stats.width,), -1)
         members[alive.cpu()] = torch.from_numpy(labels).long()
         stats._clusters[clusters, seed] = members.to(alive.device)
@@ -345,5 +396,7 @@ def neuron_clusters(stats: NeuronStats, clusters: int = 10, seed: int = 0) -> to
 def require_correlation(stats: NeuronStats) -> torch.Tensor:
     "R, or ValueError for a layer too wide to have one."
     if len(stats.correlation): return stats.correlation
-    raise ValueError(f"the layer has {stats.width:,} neurons, too many for a correlation matrix (at most {MAX_CORRELATED:,}): "
-                     "choose neurons='channel', a narrower layer, or a method that needs no correlation")
+    raise ValueError(
+        f"the layer has {stats.width:,} neurons, too many for a correlation matrix (at most {MAX_CORRELATED:,}): "
+        "choose neurons='channel', a narrower layer, or a method that needs no correlation"
+    )

@@ -31,7 +31,9 @@ def reconstruction_distance(
 ) -> torch.Tensor:  # (N,), in units of pixel values
     "L2 distance of each image to its reconstruction, D_r (das2020, section 3)."
     if images.shape != reconstructions.shape:
-        raise ValueError(f"reconstructions of shape {tuple(reconstructions.shape)}: expected {tuple(images.shape)}, as the images")
+        raise ValueError(
+            f"reconstructions of shape {tuple(reconstructions.shape)}: expected {tuple(images.shape)}, as the images"
+        )
     return (images - reconstructions).flatten(1).norm(dim=1)
 
 # %% ../nbs/05_novelty.ipynb #111c3723
@@ -54,7 +56,9 @@ class InDomainScore:
     def fit(self, latents: torch.Tensor) -> "InDomainScore":
         "Fit to training latents (N, ...); about a minute for 55,000 on two cores."
         check_tensor("latents", latents)
-        svm = OneClassSVM(kernel="rbf", gamma=self.gamma, nu=self.nu, cache_size=1000).fit(latents.flatten(1).double().cpu().numpy())
+        svm = OneClassSVM(kernel="rbf", gamma=self.gamma, nu=self.nu, cache_size=1000).fit(
+            latents.flatten(1).double().cpu().numpy()
+        )
         self.support_ = torch.from_numpy(svm.support_vectors_).to(latents.device)  # (S, D) float64
         self.coefficients_ = torch.from_numpy(svm.dual_coef_[0]).to(latents.device)  # (S,) float64
         self.intercept_ = float(svm.intercept_[0])
@@ -68,7 +72,9 @@ class InDomainScore:
         return torch.cat([self._score(z[s].to(self.support_)) for s in batches(len(z), step)])
 
     def _score(self, z):
-        squares = torch.addmm(self.support_.square().sum(1), z, self.support_.T, alpha=-2) + z.square().sum(1, keepdim=True)
+        squares = torch.addmm(self.support_.square().sum(1), z, self.support_.T, alpha=-2) + z.square().sum(
+            1, keepdim=True
+        )
         return squares.clamp_min_(0).mul_(-self.gamma).exp_() @ self.coefficients_ + self.intercept_
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -81,7 +87,11 @@ class InDomainScore:
         "The fitted object that `tensors` came from."
         gamma, nu, intercept = tensors["numbers"].tolist()
         svm = cls(gamma, nu)
-        svm.support_, svm.coefficients_, svm.intercept_ = tensors["support"].to(device), tensors["coefficients"].to(device), intercept
+        svm.support_, svm.coefficients_, svm.intercept_ = (
+            tensors["support"].to(device),
+            tensors["coefficients"].to(device),
+            intercept,
+        )
         return svm
 
 # %% ../nbs/05_novelty.ipynb #b8ff6588
@@ -96,8 +106,12 @@ def fit_gaussian(
     n, width = features.shape
     if n < 2: raise ValueError(f"features: expected at least 2 samples, got {n}")
     if n <= width:
-        warnings.warn(f"{n} samples of {width} features: the covariance is singular, and a Fréchet distance from it is biased", stacklevel=2)
-    origin = features[0].double()  # one of the samples: then no digits cancel, and what never varies has a variance of 0
+        warnings.warn(
+            f"{n} samples of {width} features: the covariance is singular, and a Fréchet distance from it is biased",
+            stacklevel=2,
+        )
+    # one of the samples: then no digits cancel, and what never varies has a variance of 0
+    origin = features[0].double()
     total, products = origin.new_zeros(width), origin.new_zeros(width, width)
     for s in batches(n, 1000):
         part = features[s].to(torch.float64, copy=True).sub_(origin)
@@ -141,7 +155,8 @@ def inception_score(
 ) -> tuple[float, float]:  # mean and standard deviation over the splits
     "Inception Score of a classifier's logits, each from 1 to the number of classes."
     check_tensor("logits", logits, ndim=2)
-    if not 1 <= splits <= len(logits): raise ValueError(f"splits={splits}: expected 1 to {len(logits)}, the number of images")
+    if not 1 <= splits <= len(logits):
+        raise ValueError(f"splits={splits}: expected 1 to {len(logits)}, the number of images")
     log_p, edges = logits.double().log_softmax(1), [i * len(logits) // splits for i in range(splits + 1)]
     scores = torch.stack([_inception_score(log_p[i:j]) for i, j in zip(edges, edges[1:])])
     return scores.mean().item(), scores.std(correction=0).item()
@@ -156,7 +171,9 @@ def random_images(
     "Gaussian images with the mean and variance of the training images (das2019, section 4)."
     check_tensor("train_images", train_images)
     if n < 1: raise ValueError(f"n={n}: expected at least 1")
-    draws = torch.from_numpy(rng(seed, "random images").standard_normal((n, train_images[0].numel()), dtype=np.float32)).to(train_images.device)
+    draws = torch.from_numpy(
+        rng(seed, "random images").standard_normal((n, train_images[0].numel()), dtype=np.float32)
+    ).to(train_images.device)
     if covariance:
         gaussian = fit_gaussian(train_images.flatten(1))
         draws = draws @ _root(gaussian.covariance).float() + gaussian.mean.float()
@@ -173,7 +190,10 @@ class Views:
     def per_batch(self, f: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
         "`f(images, slice)` of each batch, on the networks' device, joined."
         n, device = self.novelty, self.novelty.device or self.images.device
-        parts = [f(self.images[s].to(device), s) for s in progress(list(batches(len(self.images), n.batch_size)), desc="images")]
+        parts = [
+            f(self.images[s].to(device), s)
+            for s in progress(list(batches(len(self.images), n.batch_size)), desc="images")
+        ]
         return torch.cat(parts)
 
     @cached_property
@@ -234,13 +254,19 @@ METRICS: dict[str, Metric] = {}
 # %% ../nbs/05_novelty.ipynb #62677983
 NEEDS, DIRECTIONS = ("encoder", "decoder", "classifier"), ("higher", "lower")
 
-def metric(name: str, label: str = "", short: str = "", novel: str = "higher", needs: tuple[str, ...] = (), **more) -> Callable:
-    "Register a function as a metric; `more` are fields of `Metric`. ValueError for a taken name, an unknown need or direction."
+def metric(
+    name: str, label: str = "", short: str = "", novel: str = "higher", needs: tuple[str, ...] = (), **more
+) -> Callable:
+    """Register a function as a metric; `more` are fields of `Metric`.
+    ValueError for a taken name, an unknown need or direction."""
     if name in METRICS: raise ValueError(f"name={name!r}: this metric is registered already")
     if novel not in DIRECTIONS: raise ValueError(f"novel={novel!r}: expected one of {', '.join(DIRECTIONS)}")
-    if unknown := set(needs) - set(NEEDS): raise ValueError(f"needs={needs}: {', '.join(unknown)}: expected some of {', '.join(NEEDS)}")
+    if unknown := set(needs) - set(NEEDS):
+        raise ValueError(f"needs={needs}: {', '.join(unknown)}: expected some of {', '.join(NEEDS)}")
     def register(compute):
-        METRICS[name] = Metric(name, label or name.replace("_", " "), short or label or name, novel, tuple(needs), compute, **more)
+        METRICS[name] = Metric(
+            name, label or name.replace("_", " "), short or label or name, novel, tuple(needs), compute, **more
+        )
         return compute
     return register
 
@@ -253,8 +279,12 @@ def _neighbour_metrics(space: str, name: str, needs: tuple[str, ...]):
     for kind, label in (("nn", "distance to neighbour"), ("ns", "novelty score")):
         for k in Novelty.ks:
             of = partial(_neighbours_of, space=space, key=f"{k}{kind}")
-            metric(f"{space}_{k}{kind}", f"{label} {k}, {name}s" if kind == "nn" else f"{label} {k}-NS, {name}s", f"{name} {k}{kind.upper()}",
-                   needs=needs)(of)
+            metric(
+                f"{space}_{k}{kind}",
+                f"{label} {k}, {name}s" if kind == "nn" else f"{label} {k}-NS, {name}s",
+                f"{name} {k}{kind.upper()}",
+                needs=needs,
+            )(of)
 
 def _neighbours_of(views: Views, space: str, key: str): return getattr(views, f"{space}_neighbours")[key]
 
@@ -263,14 +293,23 @@ def _neighbours_of(views: Views, space: str, key: str): return getattr(views, f"
 def _ice(views: Views): return classifier_entropy(views.logits)
 
 metric("fid", "FID, in-domain classifier", "FID", kind="set", needs=("classifier",))(fid)
-metric("inception_score", "Inception Score, in-domain classifier", "Inception Score", novel="lower", kind="set", needs=("classifier",),
-       low=1.0)(inception_score)
+metric(
+    "inception_score",
+    "Inception Score, in-domain classifier",
+    "Inception Score",
+    novel="lower",
+    kind="set",
+    needs=("classifier",),
+    low=1.0,
+)(inception_score)
 
 # %% ../nbs/05_novelty.ipynb #fe766330
-def _content(images: torch.Tensor) -> str: return hashlib.sha256(images.float().contiguous().cpu().numpy().tobytes()).hexdigest()
+def _content(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.float().contiguous().cpu().numpy().tobytes()).hexdigest()
 
 def _check_range(images: torch.Tensor, low: float, high: float):
-    "ValueError for images whose values lie far from those of the training images: 0 to 255, or -1 to 1, against 0 to 1."
+    """ValueError for images whose values lie far from those of the training images:
+    0 to 255, or -1 to 1, against 0 to 1."""
     slack = 0.5 * (high - low) + 1e-6
     if images.min() < low - slack or images.max() > high + slack:
         raise ValueError(f"images: values from {images.min():.3g} to {images.max():.3g}, "
@@ -283,7 +322,8 @@ class Novelty:
 
     def __init__(
         self,
-        encode=None,  # images (B, C, H, W) to latents (B, ...), the encoder's mean; None leaves out D_r and the latent metrics
+        # images (B, C, H, W) to latents (B, ...), the encoder's mean; None leaves out D_r and the latent metrics
+        encode=None,
         decode=None,  # latents to images; None leaves out D_r
         classifier=None,  # images to logits (B, classes); None leaves out ICE
         *,
@@ -292,9 +332,16 @@ class Novelty:
         batch_size: int = 1000,
         device: str | torch.device | None = None,  # None: where the networks are, else where the training images are
     ):
-        if decode is not None and encode is None: raise ValueError("decode without encode: the reconstruction distance needs both")
+        if decode is not None and encode is None:
+            raise ValueError("decode without encode: the reconstruction distance needs both")
         if batch_size < 1: raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        self.encode, self.decode, self.classifier, self.batch_size, self._svm = encode, decode, classifier, batch_size, InDomainScore(gamma, nu)
+        self.encode, self.decode, self.classifier, self.batch_size, self._svm = (
+            encode,
+            decode,
+            classifier,
+            batch_size,
+            InDomainScore(gamma, nu),
+        )
         self._networks = [m for f in (encode, decode, classifier) if f is not None for m in networks_behind(f)]
         self.device = torch.device(device) if device is not None else next(map(model_device, self._networks), None)
 
@@ -305,13 +352,17 @@ class Novelty:
         latents: torch.Tensor | None = None,  # (N, ...): their encodings, if known
     ) -> "Novelty":
         "Encode the training images and learn where they are, in pixels and in latents. ValueError for bad images."
-        if self.encode is None and latents is not None: raise ValueError("latents without encode: other images could not be encoded")
+        if self.encode is None and latents is not None:
+            raise ValueError("latents without encode: other images could not be encoded")
         neighbours = self._neighbours("images", images, ndim=4)
         if self.encode is not None:
             if latents is None: latents = torch.cat([self.encode(x).flatten(1) for x in self._batches(images)])
-            if len(latents) != len(images): raise ValueError(f"latents: expected one for each of the {len(images)} images, got {len(latents)}")
+            if len(latents) != len(images):
+                raise ValueError(f"latents: expected one for each of the {len(images)} images, got {len(latents)}")
             self.latent_neighbours_ = self._neighbours("latents", latents)
-            self.latents_, self.in_domain_ = latents.flatten(1), self._svm.fit(latents.to(self.latent_neighbours_.reference))
+            self.latents_, self.in_domain_ = latents.flatten(1), self._svm.fit(
+                latents.to(self.latent_neighbours_.reference)
+            )
         self.image_shape_, self.images_hash_, self.input_neighbours_ = images.shape[1:], _content(images), neighbours
         self.range_ = images.min().item(), images.max().item()
         return self
@@ -322,7 +373,8 @@ class Novelty:
         images: torch.Tensor,  # (N, C, H, W), on any device
         metrics: list[str] | None = None,  # names in `METRICS`; all that the functions allow, if left out
     ) -> dict[str, torch.Tensor]:  # float32, each (N,), on the CPU
-        "Per-sample value of each metric whose needs are met. ValueError for images unlike those fitted, or an unknown metric."
+        """Per-sample value of each metric whose needs are met.
+        ValueError for images unlike those fitted, or an unknown metric."""
         if not hasattr(self, "input_neighbours_"): raise NotFittedError("Novelty: call fit(images) first")
         check_tensor("images", images, self.image_shape_)
         _check_range(images, *self.range_)
@@ -332,12 +384,19 @@ class Novelty:
             return {m.name: m.compute(views).float().cpu() for m in chosen}
 
     def chosen(self, metrics: list[str] | None = None) -> list["Metric"]:
-        "The metrics of an image whose needs are met, or those named. ValueError for one that is unknown or lacks a function."
+        """The metrics of an image whose needs are met, or those named.
+        ValueError for one that is unknown or lacks a function."""
         load_extensions()
-        there = {k for k, f in (("encoder", self.encode), ("decoder", self.decode), ("classifier", self.classifier)) if f is not None}
+        there = {
+            k
+            for k, f in (("encoder", self.encode), ("decoder", self.decode), ("classifier", self.classifier))
+            if f is not None
+        }
         possible = {m.name: m for m in METRICS.values() if m.kind == "image" and set(m.needs) <= there}
         if unknown := [name for name in metrics or () if name not in possible]:
-            raise ValueError(f"metrics: {', '.join(unknown)}: expected some of {', '.join(possible)}, by the functions given")
+            raise ValueError(
+                f"metrics: {', '.join(unknown)}: expected some of {', '.join(possible)}, by the functions given"
+            )
         return [possible[name] for name in metrics or possible]
 
     def save(self, path: str | Path):
@@ -360,13 +419,16 @@ class Novelty:
         images: torch.Tensor,  # (N, C, H, W): the training images again
         **options,  # batch_size and device
     ) -> "Novelty":
-        "The fitted object of a file of `save`. ValueError if the images or the encoder are not those it was fitted with."
+        """The fitted object of a file of `save`.
+        ValueError if the images or the encoder are not those it was fitted with."""
         tensors, about = load_tensors(path)
-        if about.get("kind") != "Novelty": raise ValueError(f"{path} holds a {about.get('kind')!r}: expected a file of Novelty.save")
+        if about.get("kind") != "Novelty":
+            raise ValueError(f"{path} holds a {about.get('kind')!r}: expected a file of Novelty.save")
         self = cls(encode, decode, classifier, **options)
         self.image_shape_, self.images_hash_ = images.shape[1:], about["images"]
         self.range_ = images.min().item(), images.max().item()
-        if _content(images) != self.images_hash_: raise ValueError(f"images: not the training images that {path} was fitted to")
+        if _content(images) != self.images_hash_:
+            raise ValueError(f"images: not the training images that {path} was fitted to")
         if encode is not None: self._load_latents(tensors, images)
         self.input_neighbours_ = self._neighbours("images", images, tensors["input_within"])
         return self
@@ -378,7 +440,9 @@ class Novelty:
         same = "latents" in tensors and few.shape[1:] == tensors["latents"].shape[1:]
         if not same or not torch.allclose(few, tensors["latents"][:16], rtol=1e-2, atol=1e-2 * few.std().item()):
             raise ValueError("encode: not the encoder that the file was fitted with; fit again")
-        self.latents_, self.latent_neighbours_ = tensors["latents"], self._neighbours("latents", tensors["latents"], tensors["latent_within"])
+        self.latents_, self.latent_neighbours_ = tensors["latents"], self._neighbours(
+            "latents", tensors["latents"], tensors["latent_within"]
+        )
         svm = {k.removeprefix("svm_"): v for k, v in tensors.items()}
         self._svm = self.in_domain_ = InDomainScore.from_tensors(svm, self.latent_neighbours_.rows.device)
 
@@ -386,14 +450,16 @@ class Novelty:
         "Nearest neighbours among `x` on the device of the networks."
         check_tensor(name, x, ndim=ndim)
         neighbours = NearestNeighbours(x.to(self.device or x.device), within)
-        if len(neighbours) <= max(self.ks): raise ValueError(f"{name}: expected more than {max(self.ks)} distinct ones, got {len(neighbours)}")
+        if len(neighbours) <= max(self.ks):
+            raise ValueError(f"{name}: expected more than {max(self.ks)} distinct ones, got {len(neighbours)}")
         return neighbours
 
     def _batches(self, images):
         "Batches of `images` on the device of the networks, which are in evaluation mode meanwhile."
         with ExitStack() as stack:
             for network in self._networks: stack.enter_context(evaluating(network))
-            for s in progress(list(batches(len(images), self.batch_size)), desc="images"): yield images[s].to(self.device or images.device)
+            for s in progress(list(batches(len(images), self.batch_size)), desc="images"):
+                yield images[s].to(self.device or images.device)
 
 # %% ../nbs/05_novelty.ipynb #afcd7cb3
 _neighbour_metrics("input", "pixel", ())
@@ -410,17 +476,26 @@ class CreativityFilter:
 
     def fit(
         self,
-        regular_scores: dict[str, torch.Tensor],  # of regular samples: the columns `distances`; without an encoder, those there are
+        # of regular samples: the columns `distances`; without an encoder, those there are
+        regular_scores: dict[str, torch.Tensor],
         test_ice: torch.Tensor,  # (N,), bits
         random_ice: torch.Tensor,  # (M,), bits
     ) -> "CreativityFilter":
         "Learn the thresholds. Warns if no entropy can lie between the two means."
         self.thresholds_ = {k: self._outlier(k, regular_scores[k]) for k in self.distances if k in regular_scores}
-        if not self.thresholds_: raise ValueError(f"regular_scores has {list(regular_scores)}: expected at least one of {', '.join(self.distances)}")
+        if not self.thresholds_:
+            raise ValueError(
+                f"regular_scores has {list(regular_scores)}: expected at least one of {', '.join(self.distances)}"
+            )
         self.ice_low_, self.ice_high_ = float(test_ice.double().mean()), float(random_ice.double().mean())
-        if not math.isfinite(self.ice_low_ + self.ice_high_): raise ValueError("test_ice, random_ice: expected finite entropies, at least one each")
+        if not math.isfinite(self.ice_low_ + self.ice_high_):
+            raise ValueError("test_ice, random_ice: expected finite entropies, at least one each")
         if self.ice_low_ >= self.ice_high_:
-            warnings.warn(f"mean ICE is {self.ice_low_:.3f} bits for test, {self.ice_high_:.3f} for random images: no image can pass", stacklevel=2)
+            warnings.warn(
+                f"mean ICE is {self.ice_low_:.3f} bits for test, {self.ice_high_:.3f} for random images: "
+                f"no image can pass",
+                stacklevel=2,
+            )
         return self
 
     def passes(
@@ -436,6 +511,7 @@ class CreativityFilter:
         return passing
 
     def _outlier(self, name, values):
-        if len(values) == 0 or not values.isfinite().all(): raise ValueError(f"regular_scores[{name!r}]: expected finite distances, at least one")
+        if len(values) == 0 or not values.isfinite().all():
+            raise ValueError(f"regular_scores[{name!r}]: expected finite distances, at least one")
         q1, q2, q3 = np.percentile(values.double().cpu().numpy(), [25, 50, 75])
         return float(q2 + 1.75 * (q3 - q1))

@@ -23,7 +23,8 @@ SECTIONS = ("title", "authors", "reference", "defaults", "settings", "methods", 
 def expect(where: str, names, known):
     "ValueError if one of `names` is not `known`; it lists the known ones."
     unknown = [str(n) for n in names if n not in known]
-    if unknown: raise ValueError(f"{where}: unknown {', '.join(unknown)}; expected some of {', '.join(map(str, known))}")
+    if unknown:
+        raise ValueError(f"{where}: unknown {', '.join(unknown)}; expected some of {', '.join(map(str, known))}")
 
 # %% ../nbs/08a_paper.ipynb #0ac55c81
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,8 @@ def load_paper(name: str) -> Paper:
     path = repo_root() / "nbs" / name / "paper.yaml"
     try: about = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as e: raise ValueError(f"{path} is not valid YAML: {e}") from e
-    if not isinstance(about, dict): raise ValueError(f"{path}: expected sections {', '.join(SECTIONS)}, got {type(about).__name__}")
+    if not isinstance(about, dict):
+        raise ValueError(f"{path}: expected sections {', '.join(SECTIONS)}, got {type(about).__name__}")
     expect(f"nbs/{name}/paper.yaml", about, SECTIONS)
     return Paper(name, **{k: v for k, v in about.items() if v is not None})
 
@@ -143,7 +145,8 @@ def after(self: Paper, notebook: str) -> list[str]:
 # %% ../nbs/08a_paper.ipynb #30160edd
 @patch
 def turn_on(self: Paper) -> dict[str, DeclaredMethod]:
-    "The methods that change neurons, by name: what the paper compares, then what is registered for it. ValueError for an unknown one."
+    """The methods that change neurons, by name: what the paper compares, then what is registered for it.
+    ValueError for an unknown one."""
     load_extensions()
     listed = {name: _declared(self.name, name, entry or {}) for name, entry in self.methods.items()}
     return listed | {name: m for name, m in METHODS.items() if self.name in m.papers and name not in listed}
@@ -163,7 +166,8 @@ def names_in_print(self: Paper) -> dict[str, str]:
     "Our name for each name that the printed tables use. ValueError if one stands for two things."
     pairs = [(p, ours) for ours, m in self.methods.items() for p in (m or {}).get("printed", [])]
     pairs += [(p, ours) for ours, names in self.printed.items() for p in names]
-    if len(dict(pairs)) < len(pairs): raise ValueError(f"nbs/{self.name}/paper.yaml: a printed name stands for two methods")
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"nbs/{self.name}/paper.yaml: a printed name stands for two methods")
     return dict(pairs)
 
 @patch

@@ -67,7 +67,8 @@ def inputs(job: Job) -> list[str]:
     given = parameters(job)
     files = [given[p] for p in FILES if given.get(p) and given[p] != "simulated"]
     for f in files:
-        if not from_root(f).is_file(): raise ValueError(f"{job.notebook} is given the file {f}, and there is no such file")
+        if not from_root(f).is_file():
+            raise ValueError(f"{job.notebook} is given the file {f}, and there is no such file")
     return before + files + printed_inputs(job)
 
 def outputs(job: Job, notebook: str) -> list[str]:
@@ -113,7 +114,8 @@ def chosen_settings(paper: Paper, scale: str, settings: str | list[str] | None) 
 
 # %% ../nbs/10_pipeline.ipynb #5d759fc0
 def plan(scale: str, papers=None, settings=None, change: str = "", only=None) -> list[Job]:
-    "All jobs of a run, in order. ValueError names an unknown scale, paper, setting, notebook or parameter, before anything runs."
+    """All jobs of a run, in order. ValueError names an unknown scale, paper, setting, notebook or parameter, before
+    anything runs."""
     jobs = []
     for paper in chosen_papers(papers, scale):
         names, run = list(paper.notebooks), tuple(chosen_settings(paper, scale, settings))
@@ -135,9 +137,27 @@ def outputs_before(job: Job) -> list[str]: return [o for n in job.paper.after(jo
 # %% ../nbs/10_pipeline.ipynb #c56c89d8
 def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedProcess:
     import torch
-    command = [sys.executable, "-m", "snakemake", *options, "--rerun-incomplete", "--nolock", "--keep-going", "--scheduler", "greedy",
-               "--rerun-triggers", "params", "input", "mtime", "--max-checksum-file-size", "100MB",
-               "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config", f"run={json.dumps(config)}"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *options,
+        "--rerun-incomplete",
+        "--nolock",
+        "--keep-going",
+        "--scheduler",
+        "greedy",
+        "--rerun-triggers",
+        "params",
+        "input",
+        "mtime",
+        "--max-checksum-file-size",
+        "100MB",
+        "--resources",
+        f"gpu={max(1, torch.cuda.device_count())}",
+        "--config",
+        f"run={json.dumps(config)}",
+    ]
     return subprocess.run(command, cwd=repo_root(), stdin=subprocess.DEVNULL, **kwargs)
 
 @contextmanager
@@ -147,7 +167,8 @@ def only_one(scale: str):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=0): yield
-    except Timeout: raise RuntimeError(f"scale {scale} is being run by another process; wait for it or stop it") from None
+    except Timeout:
+        raise RuntimeError(f"scale {scale} is being run by another process; wait for it or stop it") from None
 
 # %% ../nbs/10_pipeline.ipynb #9ce45c26
 def _metadata(notebook: str | Path) -> dict:
@@ -180,22 +201,33 @@ def run(
     change: str = "",  # JSON: fields of every setting to change, such as {"vae": {"epochs": 5}}
     only: str = "",  # notebooks to run, with those they wait for
 ):
-    "Run all notebooks that are not up to date, and print a summary. RuntimeError if one fails or is missing at the end."
+    """Run all notebooks that are not up to date, and print a summary.
+    RuntimeError if one fails or is missing at the end."""
     jobs, config = plan(scale, papers, settings, change, only), selection(scale, papers, settings, change, only)
     if not any(o.startswith(("--cores", "-c", "--jobs", "-j")) for o in options): options = ("--cores", "all", *options)
     dry = bool({"-n", "--dry-run"} & set(options))
     with only_one(scale):
         _forget_incomplete(jobs)
         code = _snakemake(config, *options, *([] if dry else ["--quiet", "all"])).returncode
-        if code and not dry and not failed(scale): _snakemake(config, *options, "--dry-run")  # let it say why it stopped
+        # let it say why it stopped
+        if code and not dry and not failed(scale): _snakemake(config, *options, "--dry-run")
     if dry and not code: return
     missing = [j.output for j in jobs if not from_root(j.output).is_file()]
-    if code or missing: raise RuntimeError("the run did not finish; the same command resumes it" + "".join(f"\nmissing: {m}" for m in missing))
+    if code or missing:
+        raise RuntimeError(
+            "the run did not finish; the same command resumes it" + "".join(f"\nmissing: {m}" for m in missing)
+        )
     summary(jobs)
 
 def selection(scale: str, papers=None, settings=None, change: str = "", only: str = "") -> dict:
     "The arguments of `plan`, for the Snakefile."
-    return {"scale": scale, "papers": split_names(papers), "settings": split_names(settings), "change": change, "only": split_names(only)}
+    return {
+        "scale": scale,
+        "papers": split_names(papers),
+        "settings": split_names(settings),
+        "change": change,
+        "only": split_names(only),
+    }
 
 # %% ../nbs/10_pipeline.ipynb #9d0f63de
 def in_words(seconds: float) -> str:
@@ -215,14 +247,16 @@ def summary(jobs: list[Job]):
 
 # %% ../nbs/10_pipeline.ipynb #5dfcf5d4
 def result_file(paper: Paper, entry: dict, setting: str, scale: str | None = None) -> Path | None:
-    "The table that an entry of the index points to, released or of a run; of labels, those of people before simulated ones."
+    """The table that an entry of the index points to, released or of a run;
+    of labels, those of people before simulated ones."""
     if "result" not in entry: return None
     folder = from_root(shelf(paper.name, setting, scale)) / ("tables" if scale else "")
     names = [entry["result"] + source for source in ("", "_people", "_simulated")]
     return next((folder / f"{n}.csv" for n in names if (folder / f"{n}.csv").is_file()), None)
 
 def index_table(paper: str, scale: str | None = None) -> pd.DataFrame:
-    "The index of a paper: item, notebook, printed table, and the file of the measured one for each setting that has it."
+    """The index of a paper: item, notebook, printed table, and the file of the measured one for each setting that has
+    it."""
     paper, rows = load_paper(paper), []
     for item, entry in paper.index.items():
         whole = paper.per_paper(entry["notebook"])
@@ -238,11 +272,15 @@ def find_cell(table: pd.DataFrame, column: str, keys: list[str]) -> pd.Series:
     expect("column", [column], [c for c in table if c not in key_columns(table)])
     text = table[key_columns(table)].astype(str)
     rows = table[[all(k in set(row) for k in keys) for row in text.itertuples(index=False)]]
-    if not len(rows): raise ValueError(f"no row has {', '.join(keys)}: expected values of {', '.join(text)}, such as {', '.join(text.iloc[0])}")
+    if not len(rows):
+        raise ValueError(
+            f"no row has {', '.join(keys)}: expected values of {', '.join(text)}, such as {', '.join(text.iloc[0])}"
+        )
     return rows.set_index(key_columns(table))[column]
 
 def where(paper: str, item: str = "", *cell: str, scale: str | None = None) -> str:
-    "Where a printed table or figure is made again, or one cell of it: printed and measured value. The cell is key values and a column."
+    """Where a printed table or figure is made again, or one cell of it: printed and measured value.
+    The cell is key values and a column."""
     index = index_table(paper, scale)
     if not item: return index.to_string(index=False)
     expect("item", [item], list(index["item"]))
@@ -255,25 +293,37 @@ def _cell_lines(paper: str, entry: dict, row: pd.Series, cell: list[str]) -> lis
     if not row.printed: raise ValueError("this item is not a printed table: it has no cells")
     table = printed_table(paper, row.printed)
     columns = [c for c in cell if c in table and c not in key_columns(table)]
-    if len(columns) != 1: raise ValueError(f"cell={' '.join(cell)}: expected one column of {', '.join(c for c in table if c not in key_columns(table))}")
+    if len(columns) != 1:
+        raise ValueError(
+            f"cell={' '.join(cell)}: expected one column of "
+            f"{', '.join(c for c in table if c not in key_columns(table))}"
+        )
     keys = [c for c in cell if c != columns[0]]
     found = {"printed value": find_cell(table, columns[0], keys)}
     for f in row.measured:
         ours = read_table(f"{repo_root()}/{f}").rename(columns=lambda c: c.removesuffix("_simulated"))
         try: found[f"measured value, {Path(f).parent.name}"] = find_cell(ours, columns[0], keys)
         except ValueError: continue
-    return [f"{what}: {v:g}  ({', '.join(map(str, k if isinstance(k, tuple) else (k,)))})" for what, s in found.items() for k, v in s.items()]
+    return [
+        f"{what}: {v:g}  ({', '.join(map(str, k if isinstance(k, tuple) else (k,)))})"
+        for what, s in found.items()
+        for k, v in s.items()
+    ]
 
 # %% ../nbs/10_pipeline.ipynb #0f849757
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m creative_nb.pipeline", description="Run the experiment notebooks and release their results.")
+    parser = argparse.ArgumentParser(
+        prog="python -m creative_nb.pipeline", description="Run the experiment notebooks and release their results."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, default in (("run", "run what is not up to date; other options go to snakemake", "quick"),
                                  ("release", "copy a finished run into the repository", "paper")):
         command = commands.add_parser(name, help=about)
         command.add_argument("scale", nargs="?", default=default, help=f"{default} if left out")
         command.add_argument("--paper", default="", help="names between commas or spaces; all if left out")
-        command.add_argument("--settings", "--datasets", default="", help="those of the scale if left out; a data set is a setting")
+        command.add_argument(
+            "--settings", "--datasets", default="", help="those of the scale if left out; a data set is a setting"
+        )
         command.add_argument("--change", default="", metavar="JSON", help="fields of every setting to change")
         command.add_argument("--only", default="", help="notebooks, with those they wait for")
     _more_arguments(commands)

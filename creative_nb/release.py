@@ -21,7 +21,8 @@ from .runs import small_png
 def outdated(config: dict) -> list[str]:
     "Executed notebooks that Snakemake would make again; `config` is a `selection`."
     report = _snakemake(config, "--summary", "--cores", "all", capture_output=True, text=True)
-    if report.returncode: raise RuntimeError(f"snakemake could not say whether the run is finished:\n{report.stderr.strip()}")
+    if report.returncode:
+        raise RuntimeError(f"snakemake could not say whether the run is finished:\n{report.stderr.strip()}")
     rows = [line.split("\t") for line in report.stdout.splitlines()[1:]]
     return [row[0] for row in rows if row[-1] != "no update"]
 
@@ -37,7 +38,8 @@ def unfinished(jobs: list[Job], config: dict) -> list[str]:
 def _sources(nb) -> list[str]: return [c.source for c in nb.cells if INJECTED not in c.metadata.get("tags", [])]
 
 def copy_outputs(executed: str | Path, notebook: str | Path):
-    "Put the outputs of an executed notebook into its source, with the parameters it ran with. ValueError if the cells differ."
+    """Put the outputs of an executed notebook into its source, with the parameters it ran with.
+    ValueError if the cells differ."""
     ran, nb = nbformat.read(executed, 4), nbformat.read(notebook, 4)
     if _sources(ran) != _sources(nb): raise ValueError(f"{Path(notebook).stem} has changed since it was executed")
     kept = {c.source: c for c in nb.cells}
@@ -113,7 +115,8 @@ def _to_root(markdown: str) -> str:
     "`markdown` of a notebook in `nbs/` with its relative links seen from the root."
     def move(match):
         target = match[2]
-        if not re.match(r"[a-z]+:|#|/", target): target = os.path.normpath(os.path.join("nbs", target)).replace(os.sep, "/")
+        if not re.match(r"[a-z]+:|#|/", target):
+            target = os.path.normpath(os.path.join("nbs", target)).replace(os.sep, "/")
         return match[1] + target
     return re.sub(r'(\]\(|src="|href=")([^)"\s]+)', move, markdown)
 
@@ -123,8 +126,13 @@ def _fence(text: str, language: str = "") -> str: return f"```{language}\n{text.
 def _output(out: dict) -> str:
     if out.output_type == "stream": return _fence(out.text) if out.name == "stdout" else ""
     data = out.get("data", {})
-    if "image/png" in data: raise ValueError("index.ipynb shows a picture as an output: save it under figures/ and link to it in a markdown cell")
-    return data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data else ""
+    if "image/png" in data:
+        raise ValueError(
+            "index.ipynb shows a picture as an output: save it under figures/ and link to it in a markdown cell"
+        )
+    return (
+        data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data else ""
+    )
 
 def readme() -> str:
     "README.md as it follows from `nbs/index.ipynb`."
@@ -134,7 +142,8 @@ def readme() -> str:
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
         if cell.cell_type == "markdown": parts.append(_to_root(cell.source))
         hidden = cell.source.startswith("#| hide_input")
-        if cell.cell_type == "code": parts += [*([] if hidden else [_fence(code, "python")]), *map(_output, cell.outputs)]
+        if cell.cell_type == "code":
+            parts += [*([] if hidden else [_fence(code, "python")]), *map(_output, cell.outputs)]
     return "<!-- made from nbs/index.ipynb by `make readme` -->\n\n" + "\n\n".join(p for p in parts if p.strip()) + "\n"
 
 # %% ../nbs/10b_release.ipynb #8851c4b5

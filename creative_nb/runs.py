@@ -21,8 +21,9 @@ def git_commit() -> str:
     except FileNotFoundError: return "unknown"
     if not (root / ".git").exists(): return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try: return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip() or "unknown"
+    try: done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError): return "unknown"
+    return done.stdout.strip() or "unknown"
 
 # %% ../nbs/09_runs.ipynb #edf8479a
 def device_in_words(device: str | torch.device = "auto") -> str:
@@ -31,7 +32,8 @@ def device_in_words(device: str | torch.device = "auto") -> str:
     if device.type == "cuda": return torch.cuda.get_device_name(device)
     if device.type != "cpu": return str(device)
     models = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine() or 'CPU'}, {torch.get_num_threads()} threads"
+    model = models[0] if models else platform.processor() or platform.machine() or "CPU"
+    return f"{model}, {torch.get_num_threads()} threads"
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
@@ -67,9 +69,19 @@ def provenance(
     "How a result came about, as a JSON-ready dictionary."
     if labels not in LABELS: raise ValueError(f"labels={labels!r}: expected one of {', '.join(LABELS)}")
     return {
-        "commit": git_commit(), "scale": scale, "paper": paper, "setting": setting, "dataset": dataset, "data_hash": data_hash, "seed": seed,
-        "device": device_in_words(device), "versions": versions(), "seconds": None if started is None else round(time.time() - started, 1),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"), "labels": labels, **more,
+        "commit": git_commit(),
+        "scale": scale,
+        "paper": paper,
+        "setting": setting,
+        "dataset": dataset,
+        "data_hash": data_hash,
+        "seed": seed,
+        "device": device_in_words(device),
+        "versions": versions(),
+        "seconds": None if started is None else round(time.time() - started, 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "labels": labels,
+        **more,
     }
 
 # %% ../nbs/09_runs.ipynb #d1930eac
@@ -100,7 +112,8 @@ def record(path: str | Path):
 
 # %% ../nbs/09_runs.ipynb #f5d51da3
 def read_table(path: str | Path) -> pd.DataFrame:
-    "Read a table of `save_table`: the same floats to the last bit; only an empty cell is missing, so a method may be called None."
+    """Read a table of `save_table`: the same floats to the last bit;
+    only an empty cell is missing, so a method may be called None."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 # %% ../nbs/09_runs.ipynb #b15a208b
@@ -108,7 +121,9 @@ def small_png(picture: bytes) -> bytes:
     "The same PNG with a palette of 64 colours, a third as large."
     from PIL import Image
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(
+        64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+    ).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 def save_figure(
@@ -117,7 +132,8 @@ def save_figure(
     provenance: dict,
     dpi: int = 110,
 ) -> Path:
-    "Write `fig` as PNG, and its provenance as JSON beside it, each whole or not at all. ValueError if `path` is no `.png`."
+    """Write `fig` as PNG, and its provenance as JSON beside it, each whole or not at all.
+    ValueError if `path` is no `.png`."""
     path = Path(path)
     if path.suffix != ".png": raise ValueError(f"path={path}: expected a name that ends in .png")
     picture = io.BytesIO()

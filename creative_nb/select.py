@@ -31,11 +31,13 @@ def random_ranks(
     width: int,  # the most that `count` can be
     at_most: torch.Tensor | None = None,  # (B,) draw no more than these
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    "(B, n) ranks from 0 to `count` - 1, distinct within a row, and (B, n) bool: which of them count, as many as there can be."
+    """(B, n) ranks from 0 to `count` - 1, distinct within a row, and (B, n) bool:
+    which of them count, as many as there can be."""
     draws = torch.arange(u.shape[1], device=u.device)[:, None]
     size = count.clamp_max(len(draws)) if at_most is None else torch.minimum(count, at_most).clamp_max(len(draws))
     last = (count - size + draws).clamp_max(width - 1)
-    rank, drawn = (u.T * (last + 1)).long(), torch.zeros(width, len(u), dtype=torch.bool, device=u.device)  # a draw of all samples is a row
+    # a draw of all samples is a row
+    rank, drawn = (u.T * (last + 1)).long(), torch.zeros(width, len(u), dtype=torch.bool, device=u.device)
     for r, final in zip(rank.split(1), last.split(1)):
         r.copy_(torch.where(drawn.gather(0, r), final, r))
         drawn.scatter_(0, r, True)
@@ -51,12 +53,14 @@ class CandidateIndex:
     "The candidates of each row, counted: a mask (B, M), or one packed by `pack8`, of `width` M."
     def __init__(self, candidates: torch.Tensor, width: int | None = None):
         self.width = candidates.shape[1] if width is None else width
-        self._within = (pack8(candidates) if width is None else candidates) * 0x0101010101010101  # (B, M / 8): counts up to a place
+        # (B, M / 8): counts up to a place
+        self._within = (pack8(candidates) if width is None else candidates) * 0x0101010101010101
         self._upto = (self._within >> 56).cumsum(1)  # (B, M / 8): the candidates up to the end of each group
         self.count = self._upto[:, -1]  # (B,)
 
     def position_of(self, rank: torch.Tensor) -> torch.Tensor:
-        "(B, n) where in its row the candidate of each rank (B, n), from 0 on, stands; the last place if there is no such candidate."
+        """(B, n) where in its row the candidate of each rank (B, n), from 0 on, stands;
+        the last place if there is no such candidate."""
         group = torch.searchsorted(self._upto, rank + 1).clamp_max(self._upto.shape[1] - 1)
         within = self._within.gather(1, group)
         left = rank - self._upto.gather(1, group) + (within >> 56)
@@ -92,12 +96,18 @@ def nearest(
 def greater(x: torch.Tensor, threshold: float | torch.Tensor) -> torch.Tensor:
     "x > threshold."
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64): return x > threshold
-    return torch.from_numpy(x.detach().numpy() > (threshold.detach().numpy() if isinstance(threshold, torch.Tensor) else threshold))
+    return torch.from_numpy(
+        x.detach().numpy() > (threshold.detach().numpy() if isinstance(threshold, torch.Tensor) else threshold)
+    )
 
 # %% ../nbs/04a_select.ipynb #72a06bdf
 def true_places(mask: torch.Tensor) -> torch.Tensor:
     "(K,) int64: where the flattened mask is true."
-    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.flatten().nonzero().flatten()
+    return (
+        torch.from_numpy(np.flatnonzero(mask.numpy()))
+        if mask.device.type == "cpu"
+        else mask.flatten().nonzero().flatten()
+    )
 
 def sort_rows(x: torch.Tensor) -> torch.Tensor:
     "(B, M) with every row in ascending order."
@@ -106,17 +116,25 @@ def sort_rows(x: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/04a_select.ipynb #1ec61690
 def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
     "R (P, P) cut into columns: 128 together on the CPU, all elsewhere."
-    return [part.contiguous() for part in correlation.split(128 if correlation.device.type == "cpu" else len(correlation), 1)]
+    return [
+        part.contiguous()
+        for part in correlation.split(128 if correlation.device.type == "cpu" else len(correlation), 1)
+    ]
 
 def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
-    "(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`; infinite for these."
+    """(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`;
+    infinite for these."""
     places = true_places(on)
     neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places].to(columns[0].dtype)
-    gamma = torch.cat([nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1)
+    gamma = torch.cat(
+        [nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1
+    )
     gamma.view(-1).index_fill_(0, places, torch.inf)
     return gamma
 
-def least_related(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor], kappa: float) -> torch.Tensor:
+def least_related(
+    d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor], kappa: float
+) -> torch.Tensor:
     "(B, P) bool: of the neurons that are not `on`, the fraction `kappa` with the least `relatedness`; at least one."
     gamma = relatedness(d, on, count, columns)
     last = (kappa * (on.shape[1] - count).double()).long().clamp_min(1) - 1
@@ -154,7 +172,9 @@ class Candidates:
 # %% ../nbs/04a_select.ipynb #3c6a836d
 class Layer:
     "The neurons of a layer that a method may choose from, with what is worked out once for all batches."
-    def __init__(self, stats: NeuronStats, members: torch.Tensor, n: int, fraction: float | None = None, correlated: bool = False):
+    def __init__(
+        self, stats: NeuronStats, members: torch.Tensor, n: int, fraction: float | None = None, correlated: bool = False
+    ):
         self.index = members.nonzero().flatten()  # (M,): which neurons of the layer
         self.n, self.fraction, self.threshold = n, fraction, stats.threshold_of(self.index)
         self.correlation = require_correlation(stats)[self.index][:, self.index] if correlated else None
@@ -177,7 +197,8 @@ class Layer:
 
 # %% ../nbs/04a_select.ipynb #37a831b7
 class WholeLayer(Layer):
-    "The same for methods that choose at random among all alive neurons: masks of the whole layer, eight neurons at a time."
+    """The same for methods that choose at random among all alive neurons:
+    masks of the whole layer, eight neurons at a time."""
     def __init__(self, stats: NeuronStats, members: torch.Tensor, n: int, fraction: float | None = None):
         self.n, self.fraction, self.threshold = n, fraction, stats.threshold
         self.members, self.width = pack8(members[None]), len(members)
@@ -218,7 +239,9 @@ class RelatedLayer(Layer):
 
     def least_related(self, kappa: float) -> Candidates:
         "Of those that are off, the fraction `kappa` with the least `relatedness` to what is on; at least one."
-        return Candidates(self, CandidateIndex(least_related(self.d, self.is_on, self.on.index.count, self.columns, kappa)))
+        return Candidates(
+            self, CandidateIndex(least_related(self.d, self.is_on, self.on.index.count, self.columns, kappa))
+        )
 
     @property
     def most_active(self) -> torch.Tensor:

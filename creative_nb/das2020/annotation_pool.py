@@ -39,11 +39,20 @@ def chosen(
     n: int = 5,
 ) -> tuple[torch.Tensor, pd.DataFrame]:
     "Images of a method and their rows of the manifest. ValueError if `draws` are too few to choose from."
-    if draws < plain + filtered: raise ValueError(f"draws={draws}: expected at least plain + filtered = {plain + filtered}")
+    if draws < plain + filtered:
+        raise ValueError(f"draws={draws}: expected at least plain + filtered = {plain + filtered}")
     own_seed = int(rng(run.setting.seed, "pool", run.paper.printed_as(method)).integers(2**31))
     images = run.sample(method, draws, n, own_seed)
-    rows = pd.DataFrame({"dataset": run.dataset, "method": method, "creativity_filter": 0, "seed": own_seed, "index": range(draws),
-                         "n_neurons": 0 if method == "regular" else n}).join(image_metrics(run, images))
+    rows = pd.DataFrame(
+        {
+            "dataset": run.dataset,
+            "method": method,
+            "creativity_filter": 0,
+            "seed": own_seed,
+            "index": range(draws),
+            "n_neurons": 0 if method == "regular" else n,
+        }
+    ).join(image_metrics(run, images))
     keep = rows[passing(creativity, rows) & (rows["index"] >= plain)].head(filtered).assign(creativity_filter=1)
     rest = rows.drop(index=keep.index).head(plain + filtered - len(keep))
     rows = pd.concat([rest, keep])

@@ -94,9 +94,12 @@ def manifest(self: LabelledPool) -> pd.DataFrame:
 @patch
 @cached_property
 def panel(self: LabelledPool) -> Panel:
-    "The simulated panel; for a data set that the paper does not have, that of MNIST, with the scores in the units of this network."
+    """The simulated panel; for a data set that the paper does not have, that of MNIST, with the scores in the units
+    of this network."""
     printed = self.dataset if self.dataset in TRAINING_IMAGES else "mnist"
-    return Panel(self.options, printed, seed=self.run.setting.seed, training_images=self.about_manifest.get("training_images"))
+    return Panel(
+        self.options, printed, seed=self.run.setting.seed, training_images=self.about_manifest.get("training_images")
+    )
 
 @patch
 @cached_property
@@ -126,9 +129,22 @@ def provenance(self: LabelledPool, **more) -> dict:
     about, s = self.about_manifest, self.run.setting
     panel = {"panel": asdict(self.panel)} if self.labels == "simulated" else {"labels_file": Path(self.labels).name}
     return provenance(
-        scale=s.scale, paper=s.paper, setting=s.name, dataset=self.dataset, data_hash=about.get("data_hash", "unknown"), seed=s.seed,
-        device="cpu", labels="simulated panel" if self.simulated else "people", options=self.options, minimum=self.minimum,
-        pool=about.get("pool"), annotators=self.answers.annotator.nunique(), parts={self.manifest_path.stem: about}, **panel, **more)
+        scale=s.scale,
+        paper=s.paper,
+        setting=s.name,
+        dataset=self.dataset,
+        data_hash=about.get("data_hash", "unknown"),
+        seed=s.seed,
+        device="cpu",
+        labels="simulated panel" if self.simulated else "people",
+        options=self.options,
+        minimum=self.minimum,
+        pool=about.get("pool"),
+        annotators=self.answers.annotator.nunique(),
+        parts={self.manifest_path.stem: about},
+        **panel,
+        **more
+    )
 
 @patch
 def save_table(self: LabelledPool, df: pd.DataFrame, table: str) -> Path:
@@ -140,17 +156,35 @@ def save_figure(self: LabelledPool, fig, figure: str) -> Path:
     return save_figure(fig, self.run.out / "figures" / f"{figure}_{self.source}.png", self.provenance())
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #e2e8c4d9
-INDEPENDENT = {t: ("images", "recon_distance", "recon_distance_sd") for t in ("table1", "table4")} | {"table8": ("images",)}
+INDEPENDENT = {t: ("images", "recon_distance", "recon_distance_sd") for t in ("table1", "table4")} | {
+    "table8": ("images",)
+}
 
 def marked(df: pd.DataFrame, source: str, table: str) -> pd.DataFrame:
-    "The columns that depend on labels, all but the keys and those in `INDEPENDENT`, with `_simulated` at their ends if the labels are."
+    """The columns that depend on labels, all but the keys and those in `INDEPENDENT`, with `_simulated` at their ends
+    if the labels are."""
     kept = {*KEYS, *INDEPENDENT.get(table, ())}
     return df.rename(columns=lambda c: c if c in kept or source == "people" else f"{c}_simulated")
 
-KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "reading", "model", "measure", "study", "fact", "family")
+KEYS = (
+    "dataset",
+    "method",
+    "baseline",
+    "label",
+    "creativity_filter",
+    "statistic",
+    "annotator",
+    "reading",
+    "model",
+    "measure",
+    "study",
+    "fact",
+    "family",
+)
 
 def labelled_pools(run: Run, labels: str = "simulated", options: str = "main", **settings) -> dict[str, LabelledPool]:
-    "By options, the studies there are: both of the paper's for the simulated panel, else the one whose labels the file has."
+    """By options, the studies there are: both of the paper's for the simulated panel, else the one whose labels the
+    file has."""
     return {o: LabelledPool(run, labels, o, **settings) for o in (STUDIES if labels == "simulated" else [options])}
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #2c66dc1a
@@ -160,22 +194,30 @@ def labelled_path(tables: str | Path, table: str) -> Path | None:
     return next((p for p in paths if p.is_file()), None)
 
 def read_labelled(tables: str | Path, table: str) -> tuple[pd.DataFrame, str]:
-    "A saved table under plain column names, and whose labels it rests on: people or simulated. FileNotFoundError if there is none."
+    """A saved table under plain column names, and whose labels it rests on: people or simulated.
+    FileNotFoundError if there is none."""
     path = labelled_path(tables, table)
-    if path is None: raise FileNotFoundError(f"no {table} in {tables}: run 07_human_labels and 08_labels_vs_metrics first")
+    if path is None:
+        raise FileNotFoundError(f"no {table} in {tables}: run 07_human_labels and 08_labels_vs_metrics first")
     return read_table(path).rename(columns=lambda c: c.removesuffix("_simulated")), path.stem.rsplit("_", 1)[1]
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #68b95629
 AGREEMENT_COLUMNS = ["statistic", "value", "low", "high", "items", "annotators"]
 
 def agreement_table(pool: LabelledPool, resamples: int = 2000) -> pd.DataFrame:
-    "Agreement of the annotators, one row per statistic, and their mean self-consistency; only that where nobody shares an image."
+    """Agreement of the annotators, one row per statistic, and their mean self-consistency;
+    only that where nobody shares an image."""
     first = pool.answers[pool.answers.repeat == 0]
     table = pd.DataFrame(columns=AGREEMENT_COLUMNS)
     if first.groupby("item").annotator.nunique().max() > 1:
         table = agreement(pool.answers, pool.options, resamples=resamples, seed=pool.run.setting.seed).reset_index()
     own = self_consistency(pool.answers)
-    row = {"statistic": "self_consistency", "value": own.share.mean(), "items": int(own.repeats.sum()), "annotators": len(own)}
+    row = {
+        "statistic": "self_consistency",
+        "value": own.share.mean(),
+        "items": int(own.repeats.sum()),
+        "annotators": len(own),
+    }
     return pd.concat([table, pd.DataFrame([row] if len(own) else [])], ignore_index=True).assign(study=pool.options)
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #82a83165
@@ -183,17 +225,26 @@ def fractions_table(pool: LabelledPool) -> pd.DataFrame:
     "Table 4 (and 1, its rows but one): label fractions with intervals and counts by method, and D_r."
     plain = pool.consensus.query("creativity_filter == 0")
     path = pool.run.table_path("recon_distance")
-    distances = read_table(path) if path.is_file() and not pool.manifest_file else plain.groupby("method", as_index=False).recon_distance.mean()
+    distances = (
+        read_table(path)
+        if path.is_file() and not pool.manifest_file
+        else plain.groupby("method", as_index=False).recon_distance.mean()
+    )
     table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left", on="method")
     order = {m: i for i, m in enumerate(pool.run.paper.annotated)}
     return table.sort_values("method", key=lambda m: m.map(order), ignore_index=True)
 
 def with_printed(pool: LabelledPool, df: pd.DataFrame, table: str):
-    "A table that rests on labels beside the printed one, or alone if the paper has no such data set; it says whose labels they are."
+    """A table that rests on labels beside the printed one, or alone if the paper has no such data set;
+    it says whose labels they are."""
     printed = pool.run.printed(pool.run.printed_name(table))
     if table in INDEPENDENT: printed = printed.drop(columns="recon_distance", errors="ignore")
     if len(printed): return side_by_side(df, printed, name=pool.source)
-    shown = df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]].style.format(precision=3, na_rep="–", escape="html").hide()
+    shown = (
+        df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]]
+        .style.format(precision=3, na_rep="–", escape="html")
+        .hide()
+    )
     return shown.set_caption(f"{pool.caption}. The paper prints no such numbers for {pool.dataset}.")
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #86f5e76e
@@ -214,4 +265,9 @@ def _plot_label(ax, pool: LabelledPool, df: pd.DataFrame, printed: pd.DataFrame,
     if len(printed):
         there = printed[printed.method.isin(rows)]
         ax.plot(there[label], there.method.map(rows), "o", ms=8, mfc="none", color="k", ls="", label="printed")
-    ax.set(title=label.replace("_", " "), xlim=(-0.03, 1.03), yticks=list(rows.values()), yticklabels=map(pool.run.label, rows))
+    ax.set(
+        title=label.replace("_", " "),
+        xlim=(-0.03, 1.03),
+        yticks=list(rows.values()),
+        yticklabels=map(pool.run.label, rows),
+    )

@@ -10,8 +10,15 @@ import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
-from ..judgement import (CreativityClassifier, CrossValidation, coefficient_path, cross_validate_creativity, metric_table,
-                                   plot_calibration, plot_path)
+from creative_nb.judgement import (
+    CreativityClassifier,
+    CrossValidation,
+    coefficient_path,
+    cross_validate_creativity,
+    metric_table,
+    plot_calibration,
+    plot_path,
+)
 from ..novelty import METRICS
 from ..published import printed_table
 from ..runs import record
@@ -30,7 +37,13 @@ def plot_metrics(pool: LabelledPool, metrics: list[str]):
     "Distribution of each metric by consensus label."
     fig, axes = plt.subplots(1, len(metrics), figsize=(2.6 * len(metrics), 2.8), layout="constrained", sharey=True)
     groups = {label.replace("_", " "): pool.consensus[pool.consensus.consensus == label] for label in pool.names}
-    style = {"orientation": "horizontal", "widths": 0.6, "flierprops": {"ms": 2}, "medianprops": {"color": "k"}, "manage_ticks": False}
+    style = {
+        "orientation": "horizontal",
+        "widths": 0.6,
+        "flierprops": {"ms": 2},
+        "medianprops": {"color": "k"},
+        "manage_ticks": False,
+    }
     for ax, m in zip(axes, metrics):
         ax.boxplot([g[m] for g in groups.values()], **style)
         ax.set_yticks(range(1, len(groups) + 1), [f"{label} ({len(g)})" for label, g in groups.items()])
@@ -42,13 +55,15 @@ def plot_metrics(pool: LabelledPool, metrics: list[str]):
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #f8db223f
 def cross_validated(pool: LabelledPool, metrics: list[str], **settings) -> dict[str, CrossValidation]:
     "`cross_validate_creativity` on all images and on the unfiltered ones; nothing where a class has too few images."
-    found, readings = {}, {"all images": pool.consensus, "without filtered images": pool.consensus.query("creativity_filter == 0")}
+    found, readings = {}, {
+        "all images": pool.consensus,
+        "without filtered images": pool.consensus.query("creativity_filter == 0"),
+    }
     for reading, images in readings.items():
         creative = images.consensus[images.consensus != ""] == "creative"
         if min(creative.sum(), (~creative).sum()) >= settings["folds"]:
             found[reading] = cross_validate_creativity(images, metrics, **settings)
-        else: print(f"{reading}: {creative.sum()} of {len(creative)} are creative, too few to tell them from the rest in "
-                    f"{settings['folds']} folds")
+        else: print(f"{reading}: {creative.sum()} of {len(creative)} are creative, too few for {settings['folds']} folds")
     return found
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #e5d0ee81
@@ -56,6 +71,9 @@ def creativity_facts(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
     "The two accuracies of section 6 and that of the majority guess, under the names of the printed facts."
     accuracy = summary.query("measure == 'accuracy'").set_index("model")["mean"]
     best = accuracy.drop(["all metrics", "majority"]).max()
-    values = {"creativity_classifier_accuracy": accuracy["all metrics"], "creativity_classifier_best_single_metric": best,
-              "creativity_classifier_majority": accuracy["majority"]}
+    values = {
+        "creativity_classifier_accuracy": accuracy["all metrics"],
+        "creativity_classifier_best_single_metric": best,
+        "creativity_classifier_majority": accuracy["majority"],
+    }
     return pd.DataFrame({"fact": list(values), "dataset": dataset, "value": list(values.values())})
