@@ -80,7 +80,7 @@ def load_setting(paper: str | Paper, name: str, scale: str, change: dict | None 
     about = merged(paper.setting(name, scale), change)
     expect(f"change of setting {name} of {paper.name}", about, FIELDS)
     expect(f"dataset of setting {name} of {paper.name}", [about["dataset"]], DATASETS)
-    for kind in ("vae", "classifier"): Network.of({"model": kind} | about.get(kind, {})).schedule
+    for kind in ("vae", "classifier"): _ = Network.of({"model": kind} | about.get(kind, {})).schedule
     about |= {"classifiers": tuple(about.get("classifiers") or ()), "device": str(pick_device(about.get("device", "auto")))}
     if about.get("size"): about["size"] = tuple(about["size"])
     return Setting(paper.name, name, scale, **about)

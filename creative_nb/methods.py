@@ -12,13 +12,12 @@ import colorsys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import reduce
 
 import numpy as np, torch
+from .core import patch
 from .generators import Interpolation, Prior
-from .neurons import (NeuronStats, by_correlation, low_active, neuron_clusters, non_specific, on_values,
-                                 require_correlation)
-from .select import Ranks, draw, in_columns, least_related, nearest, over, packed
+from .neurons import NeuronStats, low_active, neuron_clusters, non_specific, on_values
+from .select import ClusterLayer, Layer, Picked, RelatedLayer, WholeLayer
 
 # %% ../nbs/04b_methods.ipynb #2d931a89
 @dataclass
@@ -61,18 +60,55 @@ class NeuronMethod(Method):
     fraction: float | None = None
 
     def __post_init__(self):
-        if isinstance(self.n, bool) or not isinstance(self.n, (int, np.integer)) or self.n < 1: raise ValueError(f"n={self.n!r}: expected an integer >= 1")
-        if self.fraction is not None and not 0 < self.fraction <= 1: raise ValueError(f"fraction={self.fraction!r}: expected a number in (0, 1]")
+        if isinstance(self.n, bool) or not isinstance(self.n, (int, np.integer)) or self.n < 1:
+            raise ValueError(f"n={self.n!r}: expected an integer >= 1")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction={self.fraction!r}: expected a number in (0, 1]")
 
-    def most(self, pool: int) -> int:
+    def at_most(self, pool: int) -> int:
         "The most neurons that any sample can have changed, of a `pool`; TooFewNeurons if the pool is smaller than n."
         n = self.n if self.fraction is None else max(1, int(self.fraction * pool))
         if n > pool: raise TooFewNeurons(type(self).__name__, n, pool)
         return n
 
-    def limit(self, candidates: Ranks) -> torch.Tensor | None:
-        "(B,): the fraction of each row's candidates, rounded down; None without a fraction."
-        return None if self.fraction is None else (candidates.count.double() * self.fraction).long()
+# %% ../nbs/04b_methods.ipynb #436ac6a8
+@patch
+def members(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
+    "(P,) bool: the neurons of a layer that the method may choose from; the alive ones unless it says otherwise."
+    return stats.alive
+
+@patch
+def layer(self: NeuronMethod, stats: NeuronStats) -> Layer:
+    "Those neurons, with what can be worked out once."
+    members = self.members(stats)
+    return WholeLayer(stats, members, self.at_most(int(members.sum())), self.fraction)
+
+@patch
+def draws(self: NeuronMethod, layer: Layer) -> int:
+    "How many uniform numbers `choose` needs for each sample."
+    return layer.n
+
+@patch
+def plan(self: NeuronMethod, stats: NeuronStats) -> Plan:
+    "Prepare for a layer. TooFewNeurons if it has fewer than n to choose from."
+    layer, values = self.layer(stats), self.values(stats)
+    return Plan(self.draws(layer), lambda d, u: self.change(layer.see(d), u, values))
+
+@patch
+def change(self: NeuronMethod, layer: Layer, u: torch.Tensor, values: torch.Tensor) -> Change:
+    "Give the chosen neurons their `values` (P,)."
+    index, chosen = self.choose(layer, u)
+    return Change(index, values[index], chosen)
+
+@patch
+def choose(self: NeuronMethod, layer: Layer, u: torch.Tensor) -> Picked:
+    "Neurons (B, n), and which of them count: what a method is."
+    raise TypeError(f"{type(self).__name__} has no choose(layer, u): expected a method that says which neurons it takes")
+
+@patch
+def values(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
+    "(P,): what a chosen neuron is set to; 0 unless the method says otherwise."
+    return torch.zeros_like(stats.max)
 
 # %% ../nbs/04b_methods.ipynb #c4757c26
 @dataclass(frozen=True)
@@ -90,21 +126,15 @@ class LowActive(TurnOn):
     percentiles: tuple[float, float] = (1, 15)  # the band of percent activation, as percentiles of the alive neurons'
     correlated: bool = True
 
-    def pool(self, stats: NeuronStats) -> torch.Tensor: return low_active(stats, self.percentiles)
+    def members(self, stats): return low_active(stats, self.percentiles)
 
-    def plan(self, stats):
-        pool, values, threshold = self.pool(stats).nonzero().flatten(), self.values(stats), stats.threshold
-        n = self.most(len(pool))
-        order = by_correlation(require_correlation(stats)[pool][:, pool]) if self.correlated else None
+    def layer(self, stats):
+        members = self.members(stats)
+        return Layer(stats, members, self.at_most(int(members.sum())), self.fraction, self.correlated)
 
-        def change(d, u):
-            off = d.index_select(1, pool) <= threshold
-            ranks = Ranks(off)
-            if self.correlated: index, chosen = nearest(order, draw(ranks, u)[0].squeeze(1), off, n, self.limit(ranks))
-            else: index, chosen = draw(ranks, u, self.limit(ranks))
-            return Change(pool[index], values[pool[index]], chosen)
+    def draws(self, layer): return 1 if self.correlated else layer.n
 
-        return Plan(1 if self.correlated else n, change)
+    def choose(self, layer, u): return layer.off.most_correlated(u) if self.correlated else layer.off.random(u)
 
 # %% ../nbs/04b_methods.ipynb #002f1233
 @dataclass(frozen=True)
@@ -113,7 +143,7 @@ class NonSpecific(LowActive):
     max_activation: float = 15.0  # percent activation in any class stays below
     top_entropy: float = 30.0  # percent of the layer's neurons, by entropy of the activation over classes
 
-    def pool(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
+    def members(self, stats): return non_specific(stats, self.max_activation, self.top_entropy)
 
 # %% ../nbs/04b_methods.ipynb #830b9ec1
 @dataclass(frozen=True)
@@ -126,23 +156,20 @@ class Correlation(TurnOn):
         super().__post_init__()
         if not 0 < self.kappa <= 1: raise ValueError(f"kappa={self.kappa!r}: expected a number in (0, 1]")
 
-    def plan(self, stats):
-        pool, values, threshold = stats.alive.nonzero().flatten(), self.values(stats), stats.threshold
-        n, columns, order = self.most(len(pool)), in_columns(require_correlation(stats)[pool][:, pool]), stats.alive_order
+    def layer(self, stats): return RelatedLayer(stats, stats.alive, self.at_most(int(stats.alive.sum())), self.fraction)
 
-        def change(d, u):
-            d = d.detach().index_select(1, pool)
-            on = over(d, threshold)
-            active = Ranks(on)
-            s = draw(Ranks(least_related(d, on, active.count, columns, self.kappa)), u)[0].squeeze(1)
-            index, chosen = nearest(order, s, ~on, n, self.limit(active))
-            new = values[pool[index]]
-            if self.turn_off:
-                index_off, chosen_off = nearest(order, d.argmax(1), on, n, chosen.sum(1))
-                index, chosen, new = (torch.cat(p, 1) for p in ((index, index_off), (chosen, chosen_off), (new, torch.zeros_like(new))))
-            return Change(pool[index], new, chosen)
+    def draws(self, layer): return 1
 
-        return Plan(1, change)
+    def choose(self, layer, u):
+        s = layer.least_related(self.kappa).one(u)
+        return layer.off.nearest(s, layer.on.limit)
+
+    def change(self, layer, u, values):
+        turned_on = super().change(layer, u, values)
+        if not self.turn_off: return turned_on
+        index, chosen = layer.on.nearest(layer.most_active, turned_on.chosen.sum(1))
+        pairs = (turned_on.index, index), (turned_on.value, torch.zeros_like(turned_on.value)), (turned_on.chosen, chosen)
+        return Change(*(torch.cat(p, 1) for p in pairs))
 
 # %% ../nbs/04b_methods.ipynb #d02c566c
 @dataclass(frozen=True)
@@ -156,34 +183,19 @@ class Cluster(TurnOn):
         super().__post_init__()
         if not 1 <= self.clusters <= self.total: raise ValueError(f"clusters={self.clusters}: expected 1 to total={self.total}")
 
-    def plan(self, stats):
-        values, threshold, members = self.values(stats), stats.threshold, neuron_clusters(stats, self.total, self.cluster_seed)
-        n, member = self.most(int(stats.alive.sum())), members == torch.arange(self.total, device=members.device)[:, None]  # a dead neuron has no cluster
-        weight, size, member = member.T.float(), member.sum(1), packed(member)
+    def layer(self, stats):
+        clusters = neuron_clusters(stats, self.total, self.cluster_seed)
+        return ClusterLayer(stats, clusters, self.total, self.at_most(int(stats.alive.sum())), self.fraction)
 
-        def change(d, u):
-            on = over(d, threshold)
-            activity = on.view(torch.uint8).float() @ weight / size + 1e-6 * u[:, :self.total]
-            least = activity.topk(self.clusters, largest=False).indices if self.clusters > 1 else activity.argmin(1, keepdim=True)
-            candidates = Ranks(reduce(torch.bitwise_or, (member.index_select(0, c) for c in least.T)) & ~packed(on), d.shape[1])
-            index, chosen = draw(candidates, u[:, self.total:], self.limit(candidates))
-            return Change(index, values[index], chosen)
+    def draws(self, layer): return self.total + layer.n
 
-        return Plan(self.total + n, change)
+    def choose(self, layer, u): return layer.least_active(self.clusters, u[:, :self.total]).random(u[:, self.total:])
 
 # %% ../nbs/04b_methods.ipynb #523c300e
 @dataclass(frozen=True)
 class RandomOff(TurnOn):
     "Turn on off neurons at random (das2020, section 4, baseline 3)."
-    def plan(self, stats):
-        n, alive, values, threshold = self.most(int(stats.alive.sum())), packed(stats.alive[None]), self.values(stats), stats.threshold
-
-        def change(d, u):
-            off = Ranks(alive & ~packed(over(d, threshold)), d.shape[1])
-            index, chosen = draw(off, u, self.limit(off))
-            return Change(index, values[index], chosen)
-
-        return Plan(n, change)
+    def choose(self, layer, u): return layer.off.random(u)
 
 # %% ../nbs/04b_methods.ipynb #27d842c1
 @dataclass(frozen=True)
@@ -191,30 +203,22 @@ class Noisy(NeuronMethod):
     "Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section 4, baseline 2)."
     scale: float = 1.0
 
-    def plan(self, stats):
-        n, alive = self.most(int(stats.alive.sum())), packed(stats.alive[None])
+    def __post_init__(self):
+        super().__post_init__()
+        if not (np.isfinite(self.scale) and self.scale >= 0): raise ValueError(f"scale={self.scale}: expected a finite number >= 0")
 
-        def change(d, u):
-            everyone = Ranks(alive.expand(len(d), -1), d.shape[1])
-            index, chosen = draw(everyone, u[:, n:], self.limit(everyone))
-            noise = torch.special.ndtri(u[:, :n].clamp(1e-7, 1 - 1e-7))
-            return Change(index, d.gather(1, index) + self.scale * noise, chosen)
+    def draws(self, layer): return 2 * layer.n
 
-        return Plan(2 * n, change)
+    def change(self, layer, u, values):
+        index, chosen = layer.all.random(u[:, layer.n:])
+        noise = torch.special.ndtri(u[:, :layer.n].clamp(1e-7, 1 - 1e-7))
+        return Change(index, layer.d.gather(1, index) + self.scale * noise, chosen)
 
 # %% ../nbs/04b_methods.ipynb #b9e5a3cd
 @dataclass(frozen=True)
 class TurnOff(NeuronMethod):
     "Turn off neurons that are on, at random (das2020, section 6)."
-    def plan(self, stats):
-        n, alive, threshold = self.most(int(stats.alive.sum())), packed(stats.alive[None]), stats.threshold
-
-        def change(d, u):
-            on = Ranks(packed(over(d, threshold)) & alive, d.shape[1])
-            index, chosen = draw(on, u, self.limit(on))
-            return Change(index, torch.zeros_like(u), chosen)
-
-        return Plan(n, change)
+    def choose(self, layer, u): return layer.on.random(u)
 
 # %% ../nbs/04b_methods.ipynb #a7f256d9
 @dataclass(frozen=True)
@@ -259,4 +263,4 @@ method("noisy")(Noisy)
 method("regular")(lambda n: Regular())
 method("interpolation-2", "interpolation, 2 points", latents=Interpolation(2))(lambda n: Regular())
 method("interpolation-6", "interpolation, 6 points", latents=Interpolation(6))(lambda n: Regular())
-method("turn-off", "turning off")(TurnOff);
+method("turn-off", "turning off")(TurnOff)

@@ -401,7 +401,7 @@ def _ice(views: Views): return classifier_entropy(views.logits)
 
 metric("fid", "FID, in-domain classifier", "FID", kind="set", needs=("classifier",))(fid)
 metric("inception_score", "Inception Score, in-domain classifier", "Inception Score", novel="lower", kind="set", needs=("classifier",),
-       low=1.0)(inception_score);
+       low=1.0)(inception_score)
 
 # %% ../nbs/05_novelty.ipynb #fe766330
 def _module(f) -> nn.Module | None:

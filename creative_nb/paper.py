@@ -9,7 +9,6 @@ __all__ = ['SECTIONS', 'WHOLE', 'expect', 'Paper', 'check_paper', 'known_setting
 # %% ../nbs/08a_paper.ipynb #3b6fe527
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -18,7 +17,8 @@ from .data import DATASETS
 from .methods import METHODS, DeclaredMethod, next_colour
 
 # %% ../nbs/08a_paper.ipynb #acdef18e
-SECTIONS = ("title", "authors", "reference", "defaults", "settings", "methods", "baselines", "printed", "notebooks", "scales", "index")
+SECTIONS = ("title", "authors", "reference", "defaults", "settings", "methods", "baselines", "annotated", "printed",
+            "notebooks", "scales", "index")
 
 def expect(where: str, names, known):
     "ValueError if one of `names` is not `known`; it lists the known ones."
@@ -37,6 +37,7 @@ class Paper:
     settings: dict[str, dict] = field(default_factory=dict)
     methods: dict[str, dict] = field(default_factory=dict)
     baselines: list[str] = field(default_factory=list)
+    annotated: list[str] = field(default_factory=list)
     printed: dict[str, list[str]] = field(default_factory=dict)
     notebooks: dict[str, dict] = field(default_factory=dict)
     scales: dict[str, dict] = field(default_factory=dict)
@@ -164,6 +165,11 @@ def names_in_print(self: Paper) -> dict[str, str]:
     pairs += [(p, ours) for ours, names in self.printed.items() for p in names]
     if len(dict(pairs)) < len(pairs): raise ValueError(f"nbs/{self.name}/paper.yaml: a printed name stands for two methods")
     return dict(pairs)
+
+@patch
+def printed_as(self: Paper, name: str) -> str:
+    "What the printed tables on labels call a method: the last of its printed names; its own name if it has none."
+    return ((self.methods.get(name) or {}).get("printed") or [name])[-1]
 
 # %% ../nbs/08a_paper.ipynb #115cce82
 WHOLE = "all"  # the shelf of what belongs to no single setting
