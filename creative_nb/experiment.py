@@ -21,7 +21,7 @@ from .methods import METHODS, DeclaredMethod, TooFewNeurons
 from .models import MODELS, load_model
 from .novelty import METRICS, Metric, Novelty, reconstruction_distance
 from .paper import Paper, expect, load_paper, merged, shelf
-from .published import printed_rows, side_by_side
+from .published import printed_rows, printed_table, printed_tables, side_by_side
 from .runs import provenance, read_table, record, save_figure, save_table
 from .training import Schedule, fits, network_key, train_to_file
 
@@ -332,10 +332,24 @@ def printed(self: Run, table: str) -> pd.DataFrame:
 def with_printed(self: Run, measured: pd.DataFrame, table: str, **options):
     "Measured beside printed, for this data set and the columns measured; the measured table alone if the paper has no such rows."
     printed = self.printed(table)
-    if len(printed): return side_by_side(measured, printed[[c for c in printed if c in measured]], **options)
+    if not len(printed): return self.measured_alone(measured)
+    return side_by_side(measured, printed[[c for c in printed if c in measured]], **options)
+
+# %% ../nbs/09a_experiment.ipynb #f0a73d90
+@patch
+def measured_alone(self: Run, measured: pd.DataFrame):
+    "A measured table where the paper has no such rows."
     caption = f"Measured. The paper prints no such numbers for {self.dataset}."
     return measured.style.format(precision=3, na_rep="–", escape="html").hide().set_caption(caption)
 
+@patch
+def facts_with_printed(self: Run, measured: pd.DataFrame, table: str = "facts"):
+    "Measured facts beside the printed ones of the same name and data set; the measured ones alone if there are none."
+    if table not in printed_tables(self.paper.name): return self.measured_alone(measured)
+    printed = printed_table(self.paper.name, table).merge(measured[["fact", "dataset"]])
+    return side_by_side(measured, printed, keys=["fact", "dataset"]) if len(printed) else self.measured_alone(measured)
+
+# %% ../nbs/09a_experiment.ipynb #e77b03e7
 @patch
 def printed_name(self: Run, result: str) -> str:
     "The printed table that a result of this setting is compared with, by the paper's index; empty if there is none."
