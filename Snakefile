@@ -4,6 +4,7 @@ import json, sys
 
 sys.path.insert(0, str(workflow.basedir))
 from creative_nb import pipeline
+from creative_nb.execute import code_hash
 
 selection = config.get("run", {})
 selection = json.loads(selection) if isinstance(selection, str) else selection
@@ -20,7 +21,7 @@ for job in jobs:
         output: job.output
         params:
             source=pipeline.from_here(job.source),
-            code=pipeline.code_hash(job.source),
+            code=code_hash(job.source),
             setting=pipeline.decides(job),
             parameters=json.dumps(pipeline.parameters(job)),
         threads: workflow.cores

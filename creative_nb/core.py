@@ -206,10 +206,10 @@ def _package(o) -> str:
 def code_of(*objects: ModuleType | type | Callable) -> str:
     "Digest of the bare code of classes and functions, with what they use of the project; of a module, its code alone."
     found, packages = {}, {"creative_nb", EXTENSIONS, "__main__"}
-    for o in objects:
+    for o in map(function_of, objects):
         if not (isinstance(o, (ModuleType, type)) or callable(o)):
             raise TypeError(f"{o!r}: expected a module, a class or a function")
-        _gather(o, packages | {_package(function_of(o))}, found)
+        _gather(o, packages | {_package(o)}, found)
     return digest(sorted(set(found.values())))
 
 # %% ../nbs/00_core.ipynb #5ac0e70d
@@ -279,7 +279,7 @@ def load_extensions() -> tuple[str, ...]:
     "Import each of `extension_files` once, in order; the modules' names. ImportError names a file that fails."
     files = extension_files()
     package = sys.modules.setdefault(EXTENSIONS, ModuleType(EXTENSIONS))
-    package.__path__ = list(dict.fromkeys([*getattr(package, "__path__", []), *(str(f.parent) for f in files)]))
+    package.__path__ = sorted({str(path.parent) for path in files})
     importlib.invalidate_caches()
     for path in files:
         try: importlib.import_module(f"{EXTENSIONS}.{path.stem}")

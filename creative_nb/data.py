@@ -55,6 +55,7 @@ def image_shape(self: ImageData) -> tuple[int, int, int]:
     "(C, H, W)"
     return tuple(self.train.images.shape[1:])
 
+# %% ../nbs/00_data.ipynb #d5a70010
 @patch
 @property
 def train_groups(self: ImageData) -> torch.Tensor:
@@ -71,6 +72,7 @@ def content_hash(self: ImageData) -> str:
         for t in (split.images, split.labels): h.update(str(tuple(t.shape)).encode() + t.cpu().numpy().tobytes())
     return h.hexdigest()
 
+# %% ../nbs/00_data.ipynb #d5a70011
 @patch
 def to(self: ImageData, device) -> ImageData:
     "The same data on another device."
@@ -120,6 +122,9 @@ def _check_idx(path: Path):
     if not whole or len(content) != start + int(np.prod(struct.unpack(f">{rank}I", content[4:start]))):
         raise ValueError(f"{path} is truncated or damaged ({len(content):,} bytes): delete it and load again")
 
+# %% ../nbs/00_data.ipynb #d5a70014
+def _from_torchvision(part) -> Split: return Split(part.data.unsqueeze(1).float().div_(255), part.targets.long())
+
 # %% ../nbs/00_data.ipynb #da687a00
 def _torchvision_set(cls, root: Path, download: bool) -> tuple[Split, Split, list[str]]:
     "The 60,000 training and 10,000 test images of one of torchvision's MNIST-like sets, and the class names."
@@ -133,8 +138,6 @@ def _torchvision_set(cls, root: Path, download: bool) -> tuple[Split, Split, lis
         ) from e
     return _from_torchvision(train), _from_torchvision(test), train.classes
 
-def _from_torchvision(part) -> Split: return Split(part.data.unsqueeze(1).float().div_(255), part.targets.long())
-
 # %% ../nbs/00_data.ipynb #3d6aa459
 @dataset("mnist")
 def _mnist(root: Path, split_seed: int, download: bool) -> ImageData:
@@ -142,11 +145,17 @@ def _mnist(root: Path, split_seed: int, download: bool) -> ImageData:
     train, test, _ = _torchvision_set(MNIST, root, download)
     return ImageData("mnist", *hold_out(train, 5000, split_seed), test, tuple("0123456789"), tuple(range(10)))
 
+# %% ../nbs/00_data.ipynb #d5a70012
 @dataset("fmnist")
 def _fmnist(root: Path, split_seed: int, download: bool) -> ImageData:
     from torchvision.datasets import FashionMNIST
     train, test, names = _torchvision_set(FashionMNIST, root, download)
     return ImageData("fmnist", *hold_out(train, 5000, split_seed), test, tuple(names), tuple(range(10)))
+
+# %% ../nbs/00_data.ipynb #d5a70013
+def _joined(a: Split, b: Split, classes: int) -> Split:
+    "The images of both; the labels of `b` follow the `classes` of `a`."
+    return Split(torch.cat([a.images, b.images]), torch.cat([a.labels, b.labels + classes]))
 
 # %% ../nbs/00_data.ipynb #4aa60716
 @dataset("combined", parts=("mnist", "fmnist"))
@@ -155,10 +164,6 @@ def _combined(root: Path, split_seed: int, download: bool) -> ImageData:
     classes, others = len(a.class_names), len(b.class_names)
     joined = (_joined(s, t, classes) for s, t in zip(a.splits.values(), b.splits.values()))
     return ImageData("combined", *joined, a.class_names + b.class_names, groups=(0,) * classes + (1,) * others)
-
-def _joined(a: Split, b: Split, classes: int) -> Split:
-    "The images of both; the labels of `b` follow the `classes` of `a`."
-    return Split(torch.cat([a.images, b.images]), torch.cat([a.labels, b.labels + classes]))
 
 # %% ../nbs/00_data.ipynb #d5a7000a
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}

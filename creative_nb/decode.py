@@ -6,11 +6,10 @@
 __all__ = ['LOW_ACTIVE', 'PRIOR', 'OFF', 'CreativeDecoder']
 
 # %% ../nbs/04_decode.ipynb #658a669a
-import inspect, warnings
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np, torch
@@ -96,11 +95,20 @@ def _fitted(self: CreativeDecoder) -> CreativeDecoder:
 class _Forward:
     "What has happened in the layer during one forward pass of the generator, and all of them so far."
     calls: int = 0
+    rows: int | None = None  # samples of the pass
     change: Change | None = None
 
     def __post_init__(self): self.counts, self.ran = [], False  # neurons changed in each sample, by forward pass
 
-    def start(self, *_): self.calls, self.change = 0, None
+    def start(self, rows: int | None = None): self.calls, self.rows, self.change = 0, rows, None
+
+    def hook(self, module, args):
+        "At the start of a pass that somebody else makes."
+        self.start(len(args[0]) if args and isinstance(args[0], torch.Tensor) else None)
+
+    def first_rows(self, d: torch.Tensor) -> torch.Tensor:
+        "One row per sample, of a batch that the network may have repeated, as guidance does."
+        return d[:self.rows] if self.rows and len(d) % self.rows == 0 else d
 
 def _for_rows(change: Change, rows: int) -> Change:
     "The change for a batch that the network has repeated, as guidance does."
@@ -120,7 +128,8 @@ def _modify(self: CreativeDecoder, plan: Plan, uniforms: Uniforms, forward: _For
             raise ValueError(f"layer {self.layer!r} has {d.shape[1]} neurons: the decoder was fitted to {self.stats_.width}")
         if forward.change is None or self.calls == "each":
             first = forward.change is None
-            forward.change = plan.change(d, uniforms(len(d), plan.draws, d.device))
+            seen = forward.first_rows(d)
+            forward.change = plan.change(seen, uniforms(len(seen), plan.draws, d.device))
             if first: forward.counts.append(forward.change.chosen.sum(1))
         return _write(output, d, _for_rows(forward.change, len(d)), self.neurons)
     return modify
@@ -154,7 +163,7 @@ def _decode(self: CreativeDecoder, latents: torch.Tensor, method: Method, seed: 
     inputs = self.source.draw(len(latents), seed, inputs)
     with self._changing(self._plan(method), seed) as forward, seeded(seed, device):
         for s in batches(len(latents), self.batch_size):
-            forward.start()
+            forward.start(s.stop - s.start)
             images.append(self.source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()}))
             if forward.counts and sum(map(len, forward.counts)) != s.stop:
                 raise ValueError(f"layer {self.layer!r} did not run with the batch first")
@@ -204,7 +213,7 @@ def applied(self: CreativeDecoder, method: Method = LOW_ACTIVE, seed: int = 0):
     "Inside the block the generator itself decodes by `method`, in evaluation mode; afterwards it is as before."
     module = self.source.module
     with self._changing(self._plan(method), seed) as forward:
-        handle = module.register_forward_pre_hook(forward.start)
+        handle = module.register_forward_pre_hook(forward.hook)
         try: yield self.generator
         finally: handle.remove()
     if isinstance(method, NeuronMethod) and not forward.ran: self._warn_of_a_layer_that_did_not_run()

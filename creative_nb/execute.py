@@ -7,13 +7,13 @@ __all__ = ['INJECTED', 'code_cells', 'known_parameters', 'check_parameters', 'fr
            'code_parts']
 
 # %% ../nbs/10a_execute.ipynb #51520a91
-import ast, hashlib, json, logging, os, re, sys, tempfile
+import ast, hashlib, json, logging, os, sys, tempfile
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
-from .core import bare_code, repo_root
+from .core import bare_code, extension_files, repo_root
 from .runs import RECORD
 
 # %% ../nbs/10a_execute.ipynb #a67dd61b
@@ -164,5 +164,4 @@ def code_hash(notebook: str | Path) -> str:
 def code_parts(notebook: str | Path) -> list[str]:
     "The code a result depends on: the notebook's cells, the modules they import, the extensions of the checkout."
     cells = [ast.unparse(_code(c)) for c in code_cells(notebook)]
-    extensions = sorted((repo_root() / "nbs" / "extensions").glob("*.py"))
-    return [*cells, *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)), *(bare_code(p.read_text("utf-8")) for p in extensions)]
+    return [*cells, *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)), *(bare_code(p.read_text("utf-8")) for p in extension_files())]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd, torch
 from torch import nn
 from .core import artifact, atomic_path, batches, code_of, digest, from_root, patch, pick_device
-from .data import DATASETS, ImageData, load_data
+from .data import ImageData, load_data, loader
 from .decode import CreativeDecoder
 from .generators import Interpolation
 from .methods import METHODS, DeclaredMethod, TooFewNeurons
-from .models import MODELS, load_model
+from .models import load_model, network_class
 from .novelty import Novelty, reconstruction_distance
 from .paper import Paper, expect, load_paper, merged, shelf
 from .published import printed_rows, side_by_side
@@ -77,8 +77,8 @@ def load_setting(paper: str | Paper, name: str, scale: str, change: dict | None 
     paper = paper if isinstance(paper, Paper) else load_paper(paper)
     about = merged(paper.setting(name, scale), change)
     expect(f"change of setting {name} of {paper.name}", about, FIELDS)
-    expect(f"dataset of setting {name} of {paper.name}", [about["dataset"]], DATASETS)
-    for kind in ("vae", "classifier"): Network.of({"model": kind} | about.get(kind, {})).schedule
+    loader(about["dataset"])
+    for kind in ("vae", "classifier"): _ = Network.of({"model": kind} | about.get(kind, {})).schedule
     about |= {"classifiers": tuple(about.get("classifiers") or ()), "device": str(pick_device(about.get("device", "auto")))}
     if about.get("size"): about["size"] = tuple(about["size"])
     return Setting(paper.name, name, scale, **about)
@@ -101,7 +101,7 @@ class Networks:
 def network(self: Networks, kind: str) -> tuple[Network, dict, int]:
     "Which network `kind` (vae, classifier) is, the arguments of its class, and the seed of its training."
     spec = Network.of(getattr(self.setting, kind))
-    expect(f"{kind} of setting {self.setting.name}, model", [spec.model], MODELS)
+    network_class(spec.model)
     config = {"image_shape": list(self.data.image_shape), **spec.config}
     if kind == "classifier": config["classes"] = len(self.data.class_names)
     return spec, config, self.setting.seed if spec.seed is None else spec.seed
@@ -111,7 +111,7 @@ def path(self: Networks, kind: str) -> Path:
     "File of a network: the one that is given, a checkpoint that fits, or the one that is trained and kept."
     spec, config, seed = self.network(kind)
     if spec.file: return from_root(spec.file)
-    asked = (MODELS[spec.model], config, self.data, spec.schedule, seed)
+    asked = (network_class(spec.model), config, self.data, spec.schedule, seed)
     kept = from_root(self.setting.checkpoints) / f"{self.setting.dataset}_{kind}.safetensors"
     if self.setting.checkpoints and kept.is_file() and fits(kept, *asked): return kept
     name = f"{self.setting.dataset}_{kind}_{network_key(*asked)}.safetensors"

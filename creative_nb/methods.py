@@ -263,4 +263,4 @@ method("noisy")(Noisy)
 method("regular")(lambda n: Regular())
 method("interpolation-2", "interpolation, 2 points", latents=Interpolation(2))(lambda n: Regular())
 method("interpolation-6", "interpolation, 6 points", latents=Interpolation(6))(lambda n: Regular())
-method("turn-off", "turning off")(TurnOff);
+method("turn-off", "turning off")(TurnOff)

@@ -9,7 +9,6 @@ __all__ = ['SECTIONS', 'WHOLE', 'expect', 'Paper', 'check_paper', 'known_setting
 # %% ../nbs/08a_paper.ipynb #3b6fe527
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import yaml

@@ -11,13 +11,12 @@ __all__ = ['GIVEN', 'FILES', 'Job', 'parameters', 'inputs', 'outputs', 'printed_
 import argparse, json, os, re, subprocess, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
 from .core import digest, from_root, repo_root, write_text
-from .execute import check_parameters, code_hash, code_parts, execute, from_here, known_parameters, modules
+from .execute import check_parameters, code_parts, execute, from_here, known_parameters, modules
 from .paper import WHOLE, Paper, expect, known_settings, load_paper, paper_names, shelf
 from .published import key_columns, printed_table, printed_tables
 from .runs import read_table

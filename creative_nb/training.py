@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOMENT_FLOOR', 'Schedule', 'drop_tiny', 'seeded', 'train_epoch', 'evaluate', 'Trainer', 'fresh', 'train_to_file',
-           'network_key', 'full_config', 'fits']
+           'full_config', 'network_key', 'fits']
 
 # %% ../nbs/02_training.ipynb #66ae87d1
 import inspect, json, time
@@ -57,6 +57,7 @@ def _add(totals: dict[str, torch.Tensor], losses: dict[str, torch.Tensor], n: in
     "Add the losses of a batch, means over its `n` images."
     for k, v in losses.items(): totals[k] = totals.get(k, 0) + v.detach() * n
 
+# %% ../nbs/02_training.ipynb #5f0a0024
 def _check_finite(losses: torch.Tensor, epoch: int):
     "FloatingPointError if the loss of a step, (steps,), is not finite."
     finite = losses.isfinite()
@@ -106,6 +107,7 @@ def _snapshot(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, t
     moments = {f"adam.{names[i]}.{k}": v for i, s in optimizer.state_dict()["state"].items() for k, v in s.items()}
     return {k: v.detach().clone() for k, v in (weights | moments).items()}
 
+# %% ../nbs/02_training.ipynb #5f0a0022
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, snapshot: dict[str, torch.Tensor]):
     "Put a `_snapshot` back; the step size stays as it is."
     model.load_state_dict({k.removeprefix("model."): v for k, v in snapshot.items() if k.startswith("model.")})
@@ -146,6 +148,7 @@ def best_score(self: Trainer) -> float:
     "Validation score of the best epoch."
     return self.history[self.best_epoch - 1]["valid_" + self.model.monitor]
 
+# %% ../nbs/02_training.ipynb #5f0a0020
 @patch
 @property
 def done(self: Trainer) -> bool:
@@ -194,6 +197,7 @@ def identity(self: Trainer) -> dict:
     settings = {"model": self.model.config, "schedule": asdict(self.schedule), "seed": self.seed}
     return settings | {"data": self.data.content_hash}
 
+# %% ../nbs/02_training.ipynb #5f0a0023
 @patch
 def _save(self: Trainer):
     "Keep the state, whole or not at all."
@@ -242,20 +246,22 @@ def train_to_file(
     save_model(trainer.model, path, **about)
     state.unlink(missing_ok=True)
 
+# %% ../nbs/02_training.ipynb #5f0a0011
+def full_config(cls: type, config: dict) -> dict:
+    "The arguments of a class, defaults included, as JSON keeps them. TypeError for one that it does not have."
+    signature = inspect.signature(cls)
+    try: bound = signature.bind(**config)
+    except TypeError as e: raise TypeError(f"config of {cls.__name__}: {e}") from e
+    bound.apply_defaults()
+    real = {k for k, p in signature.parameters.items() if isinstance(p.default, float)}  # where 8 means 8.0
+    return json.loads(json.dumps({k: float(v) if k in real else v for k, v in bound.arguments.items()}))
+
 # %% ../nbs/02_training.ipynb #78a80e9d
 def network_key(model_class: type[nn.Module], config: dict, data: ImageData, schedule: Schedule, seed: int) -> str:
     "Digest of all that decides a trained network. TypeError for an argument that the class does not have."
     code = code_of(model_class, fresh, Trainer, save_model)
-    return digest(full_config(model_class, config), asdict(schedule), seed, data.content_hash, code)
-
-def full_config(model_class: type[nn.Module], config: dict) -> dict:
-    "The arguments of a class, defaults included, as JSON keeps them. TypeError for one that it does not have."
-    signature = inspect.signature(model_class)
-    try: bound = signature.bind(**config)
-    except TypeError as e: raise TypeError(f"config of {model_class.__name__}: {e}") from e
-    bound.apply_defaults()
-    real = {k for k, p in signature.parameters.items() if isinstance(p.default, float)}  # where 8 means 8.0
-    return json.loads(json.dumps({k: float(v) if k in real else v for k, v in bound.arguments.items()}))
+    settings = full_config(model_class, config), full_config(Schedule, asdict(schedule)), seed
+    return digest(*settings, data.content_hash, code)
 
 # %% ../nbs/02_training.ipynb #a3ee3979
 def fits(

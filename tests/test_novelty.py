@@ -7,14 +7,14 @@ import pytest
 import scipy.linalg
 import scipy.stats
 import torch
-from creative_nb import novelty
+from creative_nb import neighbours as engine
 from creative_nb.core import repo_root, save_tensors, standard_normal
 from creative_nb.models import VAE, Classifier
+from creative_nb.neighbours import NearestNeighbours, smallest
 from creative_nb.novelty import (
     CreativityFilter,
     Gaussian,
     InDomainScore,
-    NearestNeighbours,
     Novelty,
     classifier_entropy,
     fid,
@@ -23,7 +23,6 @@ from creative_nb.novelty import (
     inception_score,
     random_images,
     reconstruction_distance,
-    smallest,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,7 +126,7 @@ def test_duplicates_are_found_by_content_whatever_their_hash(monkeypatch):
     rows[3:5] = torch.tensor([[0.0], [-0.0]])
     expected = np.sort(np.unique(rows.numpy() + 0.0, axis=0, return_index=True)[1])
     assert NearestNeighbours(rows).rows.tolist() == expected.tolist() and len(expected) < 400
-    monkeypatch.setattr(novelty, "_row_hash", lambda rows: torch.arange(len(rows)) // 2)  # collisions
+    monkeypatch.setattr(engine, "_row_hash", lambda rows: torch.arange(len(rows)) // 2)  # collisions
     assert NearestNeighbours(torch.tensor([[1.], [2], [3], [3]])).rows.tolist() == [0, 1, 2]
 
 
