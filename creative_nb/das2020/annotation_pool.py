@@ -9,7 +9,7 @@ __all__ = ['image_metrics', 'passing', 'chosen', 'pool_path', 'reference_images'
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, torch
-from ..annotation import Pool, blind
+from ..pool import Pool, blind
 from ..core import rng
 from .samples import classify, fit_filter, show
 from ..experiment import Run
