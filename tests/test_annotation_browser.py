@@ -20,9 +20,11 @@ import psutil
 import pytest
 import torch
 from creative_nb import annotation_tool
-from creative_nb.annotation import Store, blind
-from creative_nb.annotation_tool import POOL, STORE, Annotator, Session, main, page, time_left
+from creative_nb.annotation_tool import POOL, STORE, main, page
 from creative_nb.models import pretrained
+from creative_nb.page import Annotator, Session, time_left
+from creative_nb.pool import QUESTIONNAIRES, blind
+from creative_nb.store import Store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,7 +35,8 @@ LABELS = ("creative", "novel_not_creative", "not_novel_or_creative", "inconclusi
 def made_up(folder, n=8, repeats=2, seed=0):
     "A pool of small squares, its manifest and a new store, in `folder`."
     images = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
-    manifest = pd.DataFrame({"method": ["low_active", "non_specific"] * (n // 2), "creativity_filter": [0, 1] * (n // 2)})
+    methods = ["low-active", "non-specific"] * (n // 2)
+    manifest = pd.DataFrame({"method": methods, "creativity_filter": [0, 1] * (n // 2)})
     pool, manifest = blind(images, manifest, images[:3], name="squares", seed=seed)
     pool.save(folder / "pool.safetensors")
     return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats)
@@ -48,7 +51,8 @@ def started(store, pool, name="Ada"):
 # ---- the logic, without a browser
 
 answers = st.builds(lambda label: {"do": "answer", "label": label}, st.sampled_from(LABELS))
-moves = st.one_of(answers, answers, st.just({"do": "undo"}), st.builds(lambda by: {"do": "go", "by": by}, st.sampled_from([-1, 1])))
+steps_away = st.builds(lambda by: {"do": "go", "by": by}, st.sampled_from([-1, 1]))
+moves = st.one_of(answers, answers, st.just({"do": "undo"}), steps_away)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,8 +65,9 @@ def test_two_sessions_of_one_annotator_keep_what_a_plain_dictionary_keeps(tmp_pa
         at = session.at
         view = session.receive(message | {"at": at + 1 if stale else at})
         if stale: assert session.at == at
-        elif message["do"] == "answer" and at < 5 and kept.get(at) not in (label[who], message["label"]):  # answered in the other session
-            assert session.at == at and "another window" in view["said"]
+        elif message["do"] == "answer" and at < 5 and kept.get(at) not in (label[who], message["label"]):
+            # answered in the other session
+            assert session.at == at and "another window" in view["notice"]
         elif message["do"] == "answer" and at < 5:
             if kept.get(at) != message["label"]: past.append((at, kept.get(at)))
             kept[at] = message["label"]
@@ -74,11 +79,13 @@ def test_two_sessions_of_one_annotator_keep_what_a_plain_dictionary_keeps(tmp_pa
         elif message["do"] == "go": assert session.at - at in (0, message["by"])
         assert store.answers("Ada") == {session.order[k]: v for k, v in kept.items()}
         label[who] = view.get("label")
-        assert label[who] == kept.get(session.at) and view["answered"] == len(kept) and view["screen"] == ("done" if session.at == 5 else "image")
+        assert label[who] == kept.get(session.at) and view["answered"] == len(kept)
+        assert view["screen"] == ("done" if session.at == 5 else "image")
 
 
-junk = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(LABELS),
-                    lambda x: st.lists(x, max_size=2) | st.dictionaries(st.sampled_from(["a", "at"]), x, max_size=2), max_leaves=3)
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(LABELS)
+nested = lambda x: st.lists(x, max_size=2) | st.dictionaries(st.sampled_from(["a", "at"]), x, max_size=2)
+junk = st.recursive(plain, nested, max_leaves=3)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -103,11 +110,13 @@ def test_nothing_that_is_sent_tells_a_method_or_an_item(tmp_path):
         keys.add(tuple(widget.view))
         images.setdefault(widget.view["image"], []).append(at)
         widget.receive({"do": "answer", "at": at, "label": "creative", "seconds": 1})
-    assert widget.view["screen"] == "done" and sorted(map(len, images.values())) == [1] * 6 + [2] * 2  # two images came twice
+    assert widget.view["screen"] == "done"
+    assert sorted(map(len, images.values())) == [1] * 6 + [2] * 2  # two images came twice
     assert len(keys) == 1  # and looked like the others
-    secrets = {*pool.items, *manifest.method, "method", "creativity_filter", "repeat", str(tmp_path), "safetensors", "sqlite"}
+    secrets = {*pool.items, *manifest.method, "method", "creativity_filter", "repeat", str(tmp_path)}
+    secrets |= {"safetensors", "sqlite"}
     assert {secret for secret in secrets for text in sent if secret in text} == set()
-    assert not any(secret in widget._esm for secret in ("low_active", "creativity_filter", "manifest"))
+    assert not any(secret in widget._esm for secret in ("low-active", "low_active", "creativity_filter", "manifest"))
 
 
 def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monkeypatch):
@@ -117,7 +126,8 @@ def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monke
         def locked(*_, **__): raise sqlite3.OperationalError("database is locked")
         m.setattr(store, "add", locked)
         view = session.receive({"do": "answer", "at": 0, "label": "creative", "reply": 7})
-    assert "database is locked" in view["error"] and view["at"] == session.at == 0 and view["reply"] == 7 and view["image"]
+    assert "database is locked" in view["error"] and view["at"] == session.at == 0
+    assert view["reply"] == 7 and view["image"]
     assert session.receive({"do": "answer", "at": 0, "label": "creative"})["at"] == 1
 
 
@@ -126,8 +136,8 @@ def test_who_comes_back_goes_on_and_who_is_new_reads_the_instructions(tmp_path, 
     started(store, pool, "Ada  L.").receive({"do": "answer", "at": 0, "label": "creative", "seconds": 2.5})
     monkeypatch.setenv(POOL, str(tmp_path / "pool.safetensors"))
     monkeypatch.setenv(STORE, str(tmp_path / "labels.sqlite"))
-    for query, screen, at in (("annotator=ada+l.&token=x", "image", 1), ("annotator=Bob", "start", -1), ("", "start", -1),
-                              ("annotator=%00", "start", -1)):
+    for query, screen, at in (("annotator=ada+l.&token=x", "image", 1), ("annotator=Bob", "start", -1),
+                              ("", "start", -1), ("annotator=%00", "start", -1)):
         monkeypatch.setenv("QUERY_STRING", query)
         assert (page().view["screen"], page().view["at"]) == (screen, at), query
     assert store.read().seconds.tolist() == [2.5] and store.annotators() == ["ada l."]
@@ -173,10 +183,12 @@ def test_the_command_line_checks_before_it_starts(tmp_path, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         for wrong, said in (
-            ([pool, pool + "x"], "store=.*no such file"), ([store + "x", store], "pool=.*no such file"), ([store, pool], "this is a store"),
-            ([store, store + "x", "--create"], "this is a store"), ([other.replace("labels.sqlite", "note"), store], "damaged"),
-            ([pool, other], "another pool"), ([pool, pool], "no store"), ([pool, store, "--port", "99999"], "port=99999"),
-            ([pool, store, "--port", str(taken.getsockname()[1])], "in use"), ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9"),
+            ([pool, pool + "x"], "store=.*no such file"), ([store + "x", store], "pool=.*no such file"),
+            ([store, pool], "this is a store"), ([store, store + "x", "--create"], "this is a store"),
+            ([other.replace("labels.sqlite", "note"), store], "damaged"), ([pool, other], "another pool"),
+            ([pool, pool], "no store"), ([pool, store, "--port", "99999"], "port=99999"),
+            ([pool, store, "--port", str(taken.getsockname()[1])], "in use"),
+            ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9"),
         ):
             with pytest.raises(SystemExit, match=f"^error: .*{said}"): main([*wrong, "--no-browser"])
     assert [p.name for p in tmp_path.glob("*.sqlite")] == ["labels.sqlite"]
@@ -194,15 +206,18 @@ class Server:
         options = ["--port", str(self.port), "--no-browser", "--token", "tok"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
         with open(self.folder / "server.log", "a") as log:
-            self.process = subprocess.Popen(command + options, cwd=self.folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
-                                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # tests in the background ignore it
+            heeds_ctrl_c = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore it
+            self.process = subprocess.Popen(command + options, cwd=self.folder, stdout=subprocess.PIPE, stderr=log,
+                                            text=True, env=environment, preexec_fn=heeds_ctrl_c)
         said = self.process.stdout.readline()
         assert "http://" in said, (self.folder / "server.log").read_text()
         self.url = re.search(r"http://\S+", said).group()
         self.port = int(re.search(r":(\d+)/", self.url).group(1))
         return self
 
-    def family(self): return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+    def family(self):
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
 
     def kill(self):
         "SIGKILL to the server and its kernels."
@@ -249,7 +264,8 @@ class Person:
         self.study, self.name = study, name
         self.context = context or browser.new_context(viewport={"width": 1280, "height": 800})
         self.page, self.expected, self.outside = self.context.new_page(), {}, []
-        self.page.on("request", lambda r: r.url.startswith(("data:", "blob:", f"http://127.0.0.1:{study.port}/")) or self.outside.append(r.url))
+        ours = lambda url: url.startswith(("data:", "blob:", f"http://127.0.0.1:{study.port}/"))
+        self.page.on("request", lambda r: ours(r.url) or self.outside.append(r.url))
 
     def open(self): self.page.goto(self.study.url, wait_until="commit")
 
@@ -284,12 +300,14 @@ class Person:
 
 
 def fits_a_phone(page):
-    widths = page.evaluate("[...document.querySelectorAll(':root, .creative-annotator, .creative-annotator *')].map(e => e.scrollWidth)")
+    elements = "[...document.querySelectorAll(':root, .creative-annotator, .creative-annotator *')]"
+    widths = page.evaluate(f"{elements}.map(e => e.scrollWidth)")
     boxes = [button.bounding_box() for button in page.locator(".answers button").all()]
     image = page.locator(".stage img").bounding_box()
     assert max(widths) <= 390 and min(b["height"] for b in boxes) >= 44
     assert len({b["x"] for b in boxes}) == len({b["y"] for b in boxes}) == 2  # two by two
-    assert image["width"] == image["height"] >= 330 and image["width"] * 2 % 6 == 0  # whole screen pixels for each of the 6
+    assert image["width"] == image["height"] >= 330
+    assert image["width"] * 2 % 6 == 0  # whole screen pixels for each of the 6
 
 
 def label(people, start, end):
@@ -299,7 +317,8 @@ def label(people, start, end):
 
 
 def test_three_annotators_a_reload_and_a_killed_server(study, browser):
-    phone = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
+    phone = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True,
+                                device_scale_factor=2)
     people = [Person(study, browser, "Ada"), Person(study, browser, "Bob"), Person(study, browser, "Cleo Ü.", phone)]
     for p in people: p.open()
     for p in people: p.begin()
@@ -315,7 +334,8 @@ def test_three_annotators_a_reload_and_a_killed_server(study, browser):
     study.kill()
     people[2].page.keyboard.press("1")
     alert = people[2].page.get_by_role("alert")
-    alert.get_by_text("Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.").wait_for()
+    alert.get_by_text("Not saved: the connection to the server is lost. "
+                      "Reload the page; everything before this image is saved.").wait_for()
     assert people[2].at == 5
     people[2].check()  # the press is not in the store, all before it are
 
@@ -329,13 +349,16 @@ def test_three_annotators_a_reload_and_a_killed_server(study, browser):
     assert len(study.store.read()) == 30 and study.store.read().seconds.between(0.25, 60).all()
     people[0].page.keyboard.press("ArrowLeft")
     people[0].shows(9)
-    assert people[0].page.get_by_role("button", pressed=True).inner_text().split("\n")[-1] == annotation_tool.OPTIONS[people[0].expected[9]]
+    pressed = people[0].page.get_by_role("button", pressed=True).inner_text().split("\n")[-1]
+    assert pressed == QUESTIONNAIRES["main"][people[0].expected[9]].text
     for p in people: p.context.close()
 
 
-PRESS = "const press = (repeat) => document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '2', code: 'Digit2', bubbles: true, repeat}));"
+PRESS = ("const press = (repeat) => document.body.dispatchEvent("
+         "new KeyboardEvent('keydown', {key: '2', code: 'Digit2', bubbles: true, repeat}));")
 HOLD = PRESS + "press(true); press(true);"
-PRESS_TWICE_AND_AGAIN = PRESS + """  // twice at once, and when the next image has just appeared: too soon to have seen it
+PRESS_TWICE_AND_AGAIN = PRESS + """
+    // twice at once, and when the next image has just appeared: too soon to have seen it
     const again = new MutationObserver(() => { again.disconnect(); press(false); setTimeout(press, 20, false); });
     again.observe(document.querySelector('.stage img'), { attributeFilter: ['src'] });
     press(false); press(false);
@@ -420,7 +443,8 @@ def test_slips_of_the_finger_and_two_tabs(study, browser):
     dora.press("1", 6, 7)
     tab.check()
     history = study.store.history().query("annotator == '2u dora?'")
-    assert (history.before == history.after).sum() == 0 and history.kind.value_counts().to_dict() == {"answer": 9, "undo": 1}
+    assert (history.before == history.after).sum() == 0
+    assert history.kind.value_counts().to_dict() == {"answer": 9, "undo": 1}
     dora.context.close()
 
 
@@ -455,9 +479,13 @@ def test_a_name_in_use_and_keys_switched_off(study, browser):
 
 
 def test_the_picture_of_the_page(browser, tmp_path):
-    "The page as the README shows it. CREATIVE_NB_PICTURE=figures/annotation_tool.png pytest -k picture makes that file again."
-    with torch.no_grad(): images = pretrained("mnist").decode(1.8 * torch.randn(12, 50, generator=torch.Generator().manual_seed(3)))
-    pool, _ = blind(images, pd.DataFrame({"method": "low_active", "creativity_filter": [0] * 12}), images[:4], name="mnist")
+    """The page as the README shows it.
+
+    CREATIVE_NB_PICTURE=figures/annotation_tool.png pytest -k picture makes that file again."""
+    latents = 1.8 * torch.randn(12, 50, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad(): images = pretrained("mnist").decode(latents)
+    manifest = pd.DataFrame({"method": "low-active", "creativity_filter": [0] * 12})
+    pool, _ = blind(images, manifest, images[:4], name="mnist")
     pool.save(tmp_path / "pool.safetensors")
     server = Server(tmp_path)
     server.store = Store(tmp_path / "labels.sqlite", pool, repeats=2)
@@ -474,7 +502,8 @@ def test_the_picture_of_the_page(browser, tmp_path):
         ida.page.wait_for_timeout(330)
         picture = Path(os.environ.get("CREATIVE_NB_PICTURE", tmp_path / "page.png"))
         ida.page.screenshot(path=picture)
-        assert ida.page.evaluate("document.documentElement.scrollHeight") <= 800 and len(Image.open(picture).convert("L").getcolors()) > 50
+        assert ida.page.evaluate("document.documentElement.scrollHeight") <= 800
+        assert len(Image.open(picture).convert("L").getcolors()) > 50
         ida.context.close()
     finally: server.stop()
 
