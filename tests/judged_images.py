@@ -15,6 +15,7 @@ def simulated(n: int = 240, seed: int = 0, datasets=("mnist", "fmnist")) -> pd.D
     dataset = random.choice(datasets, n)
     values = random.standard_normal((n, 4)) + (label == "creative")[:, None] * [1.2, 0.5, 0, 0]
     frame = pd.DataFrame(values, columns=["a", "b", "ice_fmnist", "in_domain_score"]).assign(
-        item=[f"i{i}" for i in range(n)], dataset=dataset, method=random.choice(METHODS, n), creativity_filter=random.integers(0, 2, n),
+        item=[f"i{i}" for i in range(n)], dataset=dataset, method=random.choice(METHODS, n),
+        creativity_filter=random.integers(0, 2, n),
         consensus=np.where(status == "agreed", label, ""), status=status)
     return frame.assign(ice_fmnist=frame.ice_fmnist.where(frame.dataset == "fmnist"))

@@ -45,7 +45,8 @@ def test_coefficients_are_those_of_statsmodels(scores):
     model = CreativityClassifier().fit(frame, creative)
     x = ((frame - frame.mean()) / frame.std(ddof=0)).to_numpy()
     alpha = np.r_[0, np.full(4, 1 / model.strength_)]  # the intercept is free
-    other = sm.Logit(creative.astype(float), sm.add_constant(x)).fit_regularized(alpha=alpha, disp=0, acc=1e-12, maxiter=2000)
+    logit = sm.Logit(creative.astype(float), sm.add_constant(x))
+    other = logit.fit_regularized(alpha=alpha, disp=0, acc=1e-12, maxiter=2000)
     np.testing.assert_allclose([model.intercept_, *model.coefficients_], other.params, atol=2e-3)
 
 
@@ -55,7 +56,8 @@ def test_strength_is_the_one_a_slow_search_finds(scores):
     x, losses = ((frame - frame.mean()) / frame.std(ddof=0)).to_numpy(), []
     for c in STRENGTHS:
         folds = StratifiedKFold(5, shuffle=True, random_state=4).split(x, creative)
-        fits = [(LogisticRegression(C=c, l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0).fit(x[a], creative[a]), b) for a, b in folds]
+        model_at = lambda c: LogisticRegression(C=c, l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0)
+        fits = [(model_at(c).fit(x[a], creative[a]), b) for a, b in folds]
         losses.append(np.mean([log_loss(creative[b], m.predict_proba(x[b])) for m, b in fits]))
     assert model.strength_ == STRENGTHS[int(np.argmin(losses))]
 
@@ -65,7 +67,8 @@ def test_units_and_order_of_columns_do_not_matter(scores):
     model = CreativityClassifier(["a", "b", "c", "d"]).fit(frame, creative)
     other = CreativityClassifier(["a", "b", "c", "d"]).fit((frame * 1000 + 5)[["d", "c", "b", "a"]], creative)
     np.testing.assert_allclose(other.coefficients_, model.coefficients_, atol=1e-6)
-    np.testing.assert_allclose(other.predict_proba(frame * 1000 + 5), model.predict_proba(frame[["c", "a", "d", "b"]].assign(more="x")), atol=1e-6)
+    np.testing.assert_allclose(other.predict_proba(frame * 1000 + 5),
+        model.predict_proba(frame[["c", "a", "d", "b"]].assign(more="x")), atol=1e-6)
 
 
 def test_probabilities_and_ranking(scores):
@@ -77,7 +80,8 @@ def test_probabilities_and_ranking(scores):
     tensors = {k: torch.tensor(frame[k].to_numpy()) for k in frame}
     assert np.array_equal(model.predict_proba(tensors), p)
     order = model.rank(tensors)
-    assert sorted(order) == list(range(220)) and (np.diff(p[order, 1]) <= 0).all() and model.rank(frame, top=7).tolist() == order[:7].tolist()
+    assert sorted(order) == list(range(220)) and (np.diff(p[order, 1]) <= 0).all()
+    assert model.rank(frame, top=7).tolist() == order[:7].tolist()
     same = {k: v[:1].expand(5) for k, v in tensors.items()}
     assert model.rank(same).tolist() == [0, 1, 2, 3, 4]
     assert np.array_equal(np.concatenate([model.predict_proba(frame[i:i + 3]) for i in range(0, 220, 3)]), p)
@@ -99,7 +103,8 @@ def test_saved_and_loaded(scores, tmp_path):
     path = tmp_path / "model.json"
     model.save(path)
     again = CreativityClassifier.load(path)
-    assert np.array_equal(again.predict_proba(frame), model.predict_proba(frame)) and again.coefficients_.equals(model.coefficients_)
+    assert np.array_equal(again.predict_proba(frame), model.predict_proba(frame))
+    assert again.coefficients_.equals(model.coefficients_)
     assert (again.metrics, again.seed, again.strength_) == (("b", "a"), 2, model.strength_)
     again.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes() and len(list(tmp_path.iterdir())) == 2
@@ -127,8 +132,10 @@ def test_classifier_says_what_is_wrong(scores, tmp_path):
         with pytest.raises(NotFittedError): call(CreativityClassifier())
     assert not list(tmp_path.iterdir())
     model = CreativityClassifier().fit(frame, creative)
-    with pytest.raises(ValueError, match="no column d: expected a, b, c, d"): model.predict_proba(frame.drop(columns="d"))
-    with pytest.raises(ValueError, match="b is NaN or infinite for 1 of 220"): model.predict_proba(frame.assign(b=[math.inf, *[1.0] * 219]))
+    with pytest.raises(ValueError, match="no column d: expected a, b, c, d"):
+        model.predict_proba(frame.drop(columns="d"))
+    with pytest.raises(ValueError, match="b is NaN or infinite for 1 of 220"):
+        model.predict_proba(frame.assign(b=[math.inf, *[1.0] * 219]))
     with pytest.raises(ValueError, match="b is NaN"): model.fit(frame.assign(b=math.nan), creative)
     with pytest.raises(ValueError, match="0 of 220 are"): model.fit(frame, np.zeros(220, bool))
     with pytest.raises(ValueError, match="1 of 220 are"): model.fit(frame, np.arange(220) == 7)
@@ -170,7 +177,7 @@ def test_every_image_is_held_out_once_a_repeat(judged, result):
 
 
 def test_by_hand(judged, result):
-    "The first fold again, in plain steps: scale, choose C and fit on the training rows, then look at the held-out ones."
+    "The first fold again in plain steps: scale, choose C and fit on the training rows, then look at the held-out ones."
     metrics, rows = ["a", "b", "in_domain_score"], result.probabilities.query("repeat == 0")
     agreed = judged[judged.consensus != ""]
     held = agreed.index.isin(rows.query("fold == 0").row)
@@ -178,7 +185,8 @@ def test_by_hand(judged, result):
     train, y = agreed.loc[~held, metrics], creative[~held]
     mean, sd = train.mean(), train.std(ddof=0)
     x, new, losses = ((train - mean) / sd).to_numpy(), ((agreed.loc[held, metrics] - mean) / sd).to_numpy(), []
-    fit = lambda c, x, y: LogisticRegression(C=c, l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0).fit(x, y)
+    options = dict(l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0)
+    fit = lambda c, x, y: LogisticRegression(C=c, **options).fit(x, y)
     for c in STRENGTHS:
         inner = StratifiedKFold(5, shuffle=True, random_state=0).split(x, y)
         losses.append(np.mean([log_loss(y[b], fit(c, x[a], y[a]).predict_proba(x[b])) for a, b in inner]))
@@ -196,17 +204,20 @@ def test_measures_are_recomputed(result):
         p, y = rows[r.model], rows.creative
         said = p > 0.5
         recall = [(said == y)[y == c].mean() for c in (False, True)]
-        np.testing.assert_allclose([r.images, r.accuracy, r.balanced_accuracy, r.brier], [len(y), (said == y).mean(), np.mean(recall), ((p - y) ** 2).mean()])
+        np.testing.assert_allclose([r.images, r.accuracy, r.balanced_accuracy, r.brier],
+            [len(y), (said == y).mean(), np.mean(recall), ((p - y) ** 2).mean()])
         wins = [(a > b) + 0.5 * (a == b) for a in p[y] for b in p[~y]]
         assert np.isclose(r.auc, np.mean(wins))
 
 
 def test_summary_is_over_folds_and_over_repeats(result):
-    assert set(result.summary.model) == {"all metrics", "a", "b", "in_domain_score", "majority"} and len(result.summary) == 5 * 4
+    assert set(result.summary.model) == {"all metrics", "a", "b", "in_domain_score", "majority"}
+    assert len(result.summary) == 5 * 4
     row = result.summary.set_index(["model", "measure"]).loc[("a", "auc")]
     values = result.folds.query("model == 'a'")
     means = values.groupby("repeat").auc.mean()
-    np.testing.assert_allclose([row["mean"], row.sd_folds, row.sd_repeats], [values.auc.mean(), values.auc.std(), means.std()])
+    np.testing.assert_allclose([row["mean"], row.sd_folds, row.sd_repeats],
+        [values.auc.mean(), values.auc.std(), means.std()])
     best = result.summary.query("measure == 'auc'").set_index("model")["mean"]
     assert best["all metrics"] > best["in_domain_score"] + 0.1 and best["majority"] == 0.5
 
@@ -258,17 +269,21 @@ def test_choice_of_strength_keeps_groups_together():
 
 
 def test_what_counts_as_not_creative(judged):
-    rows = lambda **options: set(cross_validate_creativity(judged, ["a"], folds=3, repeats=1, **options).probabilities.row)
+    result = lambda **options: cross_validate_creativity(judged, ["a"], folds=3, repeats=1, **options)
+    rows = lambda **options: set(result(**options).probabilities.row)
     assert rows() == set(judged.index[judged.consensus != ""])
-    assert rows(against=["not_novel_or_creative"]) == set(judged.index[judged.consensus.isin(["creative", "not_novel_or_creative"])])
+    two = judged.consensus.isin(["creative", "not_novel_or_creative"])
+    assert rows(against=["not_novel_or_creative"]) == set(judged.index[two])
     found = cross_validate_creativity(judged, ["a"], folds=3, repeats=1, positive="inconclusive").probabilities
     assert found.creative.sum() == (judged.consensus == "inconclusive").sum()
 
 
 @pytest.mark.parametrize("options, said", [
-    (dict(folds=100), "folds=100: expected at least as many images of either class"), (dict(folds=1), "folds=1"), (dict(repeats=0), "repeats=0"),
-    (dict(positive="beauty"), "got 0 of one; 'beauty'"), (dict(metrics=["a", "ice_fmnist"]), "ice_fmnist is NaN"), (dict(metrics=["x"]), "no column x"),
-    (dict(groups="person"), "no column person"), (dict(metrics=[]), "at least one"), (dict(against=[]), "got 0 of one")])
+    (dict(folds=100), "folds=100: expected at least as many images of either class"),
+    (dict(folds=1), "folds=1"), (dict(repeats=0), "repeats=0"),
+    (dict(positive="beauty"), "got 0 of one; 'beauty'"), (dict(against=[]), "got 0 of one"),
+    (dict(metrics=["a", "ice_fmnist"]), "ice_fmnist is NaN"), (dict(metrics=["x"]), "no column x"),
+    (dict(groups="person"), "no column person"), (dict(metrics=[]), "at least one")])
 def test_cross_validation_says_what_is_wrong(judged, options, said):
     with pytest.raises(ValueError, match=said): cross_validate_creativity(judged, **{"metrics": ["a"], **options})
 
@@ -283,7 +298,8 @@ def test_probabilities_are_calibrated_where_the_model_is_true():
     random = np.random.default_rng(0)
     x = random.standard_normal(1500)
     p = 1 / (1 + np.exp(1 - 1.5 * x))
-    made = pd.DataFrame({"a": x, "item": range(1500), "consensus": np.where(random.random(1500) < p, "creative", "inconclusive")})
+    consensus = np.where(random.random(1500) < p, "creative", "inconclusive")
+    made = pd.DataFrame({"a": x, "item": range(1500), "consensus": consensus})
     found = cross_validate_creativity(made, ["a"], folds=5, repeats=1).probabilities
     np.testing.assert_allclose(found["all metrics"], p[found.row], atol=0.1)
 
@@ -300,7 +316,8 @@ def ax():
 
 def test_plots_show_the_numbers(ax, result, scores):
     plot_calibration(result, bins=4, ax=ax)
-    observed, predicted = calibration_curve(result.probabilities.creative, result.probabilities["all metrics"], n_bins=4, strategy="quantile")
+    observed, predicted = calibration_curve(result.probabilities.creative, result.probabilities["all metrics"],
+        n_bins=4, strategy="quantile")
     np.testing.assert_array_equal(ax.lines[-1].get_xydata(), np.stack([predicted, observed], 1))
     with pytest.raises(ValueError, match="model='x'"): plot_calibration(result, "x")
     ax.clear()
