@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np, pandas as pd
 from ..claims import SIMILAR, Case, Claims, Evidence, above, below, case_from, format_number
-from ..judgement import p_by_pool
+from ..pool_size import p_by_pool
 from ..published import value_columns
 from .claims_networks import fact
 from .claims_novelty import BASELINES, D_R, metric_label

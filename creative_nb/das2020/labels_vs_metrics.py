@@ -8,17 +8,17 @@ __all__ = ['table2_metrics', 'metric_label', 'plot_metrics', 'cross_validated', 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #5a5b70cc
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
-from .human_labels import LabelledPool, labelled_pools, with_printed
-from ..experiment import Run, set_style
-from creative_nb.judgement import (
+from creative_nb.creativity import (
     CreativityClassifier,
     CrossValidation,
     coefficient_path,
     cross_validate_creativity,
-    metric_table,
     plot_calibration,
     plot_path,
 )
+from .human_labels import LabelledPool, labelled_pools, with_printed
+from ..experiment import Run, set_style
+from ..judgement import metric_table
 from ..novelty import METRICS
 from ..published import printed_table
 from ..runs import record
