@@ -365,13 +365,11 @@ def in_words(row) -> str:
 def _groups(here: pd.Series, there: pd.Series) -> dict[str, pd.Series]:
     "By heading: which rows fail, here or in print."
     fails, people = here == FAILS, here.isin([NEEDS_PEOPLE, *SIMULATED.values()])
-    return {
-        "Do not hold here, and hold in print": fails & (there == HOLDS),
-        "Do not hold here, and fail in print too, at least in part": fails & there.isin([PART, FAILS]),
-        "Do not hold here, with nothing in print to test": fails & there.isin([NO_PRINT, IS_PRINTED]),
-        "Hold in part here": here == PART,
-        "About people, and fail in print, at least in part": people & there.isin([PART, FAILS]),
-    }
+    return {"Do not hold here, and hold in print": fails & (there == HOLDS),
+            "Do not hold here, and fail in print too, at least in part": fails & there.isin([PART, FAILS]),
+            "Do not hold here, with nothing in print to test": fails & there.isin([NO_PRINT, IS_PRINTED]),
+            "Hold in part here": here == PART,
+            "About people, and fail in print, at least in part": people & there.isin([PART, FAILS])}
 
 # %% ../nbs/08b_claims.ipynb #5396caaf
 def failures(table: pd.DataFrame) -> str:

@@ -33,28 +33,15 @@ from creative_nb.methods import (
     TurnOff,
     TurnOn,
 )
-from creative_nb.neurons import (
-    NEURONS,
-    NeuronStats,
-    check_latents,
-    evaluating,
-    find_layer,
-    hooked,
-    model_device,
-    neuron_stats,
-    seeded,
-    to_neurons,
-)
+from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, model_device,
+                                 neuron_stats, seeded, to_neurons)
 from .select import Uniforms
 
 # %% ../nbs/04_decode.ipynb #5cc59abb
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
-    value, some, lead = (
-        change.value.to(d.dtype),
-        change.chosen.any(1, keepdim=True),
-        change.chosen.int().argmax(1, keepdim=True),
-    )
+    value, some, lead = (change.value.to(d.dtype), change.chosen.any(1, keepdim=True),
+                         change.chosen.int().argmax(1, keepdim=True))
     anchor = change.index.gather(1, lead)
     index = torch.where(change.chosen, change.index, anchor)
     new = d.scatter(
@@ -105,9 +92,8 @@ def fit(self: CreativeDecoder, latents: torch.Tensor, labels=None, inputs: dict 
     self.stats_ = neuron_stats(self.source, self.layer, latents, labels, neurons=self.neurons, threshold=self.threshold,
                                batch_size=self.batch_size, inputs=inputs)
     device, self._plans = model_device(self.source.module), {}
-    self.latents_, self.labels_ = latents.to(device), (
-        None if labels is None else torch.as_tensor(labels).long().to(device)
-    )
+    self.latents_, self.labels_ = latents.to(device), (None if labels is None
+                                                       else torch.as_tensor(labels).long().to(device))
     self._warn_if_always_on()
     return self
 
@@ -115,9 +101,8 @@ def fit(self: CreativeDecoder, latents: torch.Tensor, labels=None, inputs: dict 
 def _warn_if_always_on(self: CreativeDecoder):
     always = self.stats_.percent_activation >= 100
     if not always[self.stats_.alive].all(): return
-    better = [
-        name for name, m in self.source.layers().items() if isinstance(m, (nn.ReLU, nn.ReLU6)) and name != self.layer
-    ]
+    better = [name for name, m in self.source.layers().items() if isinstance(m, (nn.ReLU, nn.ReLU6))
+              and name != self.layer]
     advice = f", or a layer after a ReLU: {', '.join(better)}" if better else ""
     warnings.warn(
         f"every neuron of layer {self.layer!r} is always on (above {self.threshold}), so none can be turned on: "
@@ -214,9 +199,8 @@ def _decode(
     with self._changing(self._plan(method), seed) as forward, seeded(seed, device):
         for s in batches(len(latents), self.batch_size):
             forward.start(s.stop - s.start)
-            images.append(
-                self.source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()})
-            )
+            images.append(self.source(latents[s].to(device, copy=True),
+                                      **{k: v[s].to(device) for k, v in inputs.items()}))
             if forward.counts and sum(map(len, forward.counts)) != s.stop:
                 raise ValueError(f"layer {self.layer!r} did not run with the batch first")
     self._note(forward, len(latents), method)
@@ -234,12 +218,9 @@ def _note(self: CreativeDecoder, forward: _Forward, n: int, method: Method):
 # %% ../nbs/04_decode.ipynb #105cf416
 @patch
 def _warn_of_a_layer_that_did_not_run(self: CreativeDecoder):
-    warnings.warn(
-        f"layer {self.layer!r} did not run, so no image was changed: "
-        f"a compiled generator must be hooked before it is compiled, "
-        "and the layer must be part of how the generator makes images",
-        stacklevel=4,
-    )
+    warnings.warn(f"layer {self.layer!r} did not run, so no image was changed: "
+                  f"a compiled generator must be hooked before it is compiled, "
+                  "and the layer must be part of how the generator makes images", stacklevel=4)
 
 @patch
 def _warn_of_few(self: CreativeDecoder, n: int):

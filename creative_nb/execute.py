@@ -133,12 +133,8 @@ def _imported(tree: ast.AST, package: str = "") -> set[str]:
             above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names |= {base, *(f"{base}.{a.name}" for a in node.names)}
-    return {
-        ".".join(n.split(".")[:i])
-        for n in names
-        if n.split(".")[0] == "creative_nb"
-        for i in range(1, n.count(".") + 2)
-    }
+    return {".".join(n.split(".")[:i]) for n in names if n.split(".")[0] == "creative_nb"
+            for i in range(1, n.count(".") + 2)}
 
 # %% ../nbs/10a_execute.ipynb #eae07330
 def _module_file(module: str) -> Path | None:
@@ -171,8 +167,5 @@ def code_hash(notebook: str | Path) -> str:
 def code_parts(notebook: str | Path) -> list[str]:
     "The code a result depends on: the notebook's cells, the modules they import, the extensions of the checkout."
     cells = [ast.unparse(_code(c)) for c in code_cells(notebook)]
-    return [
-        *cells,
-        *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)),
-        *(bare_code(p.read_text("utf-8")) for p in extension_files()),
-    ]
+    return [*cells, *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)),
+            *(bare_code(p.read_text("utf-8")) for p in extension_files())]

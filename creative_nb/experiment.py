@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd, torch
 from torch import nn
-from .core import artifact, atomic_path, batches, code_of, digest, from_root, load_extensions, patch, pick_device
+from .core import (artifact, atomic_path, batches, code_of, digest, from_root, load_extensions, patch,
+                              pick_device)
 from .data import ImageData, load_data, loader
 from .decode import CreativeDecoder
 from .generators import Interpolation
@@ -32,7 +33,8 @@ class Network:
     model: str  # a name in `creative_nb.models.MODELS`
     config: dict = field(default_factory=dict)  # arguments of its class, besides those the data decide
     epochs: int = 200
-    patience: int = 0  # stale epochs before a smaller step, half as many before a restart; 0: in proportion, 20 for 200 epochs or more
+    # stale epochs before a smaller step, half as many before a restart; 0: in proportion, 20 for 200 epochs or more
+    patience: int = 0
     decay: float = 0.5  # factor of the smaller step; 1: the step stays
     early_stop: int = 0  # epochs without improvement; 0 trains all epochs
     seed: int | None = None  # of the training; None: that of the setting
@@ -51,8 +53,8 @@ class Network:
                         early_stop=self.early_stop or None)
 
 # %% ../nbs/09a_experiment.ipynb #b4aa502b
-FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device", "artifacts",
-          "checkpoints")
+FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device",
+          "artifacts", "checkpoints")
 
 @dataclass(frozen=True)
 class Setting:
@@ -75,13 +77,17 @@ class Setting:
 
 # %% ../nbs/09a_experiment.ipynb #0b7e716b
 def load_setting(paper: str | Paper, name: str, scale: str, change: dict | None = None) -> Setting:
-    "The setting of a paper at a scale, with a `change` of its fields. ValueError for an unknown setting, scale or field."
+    """The setting of a paper at a scale, with a `change` of its fields.
+    ValueError for an unknown setting, scale or field."""
     paper = paper if isinstance(paper, Paper) else load_paper(paper)
     about = merged(paper.setting(name, scale), change)
     expect(f"change of setting {name} of {paper.name}", about, FIELDS)
     loader(about["dataset"])
     for kind in ("vae", "classifier"): _ = Network.of({"model": kind} | about.get(kind, {})).schedule
-    about |= {"classifiers": tuple(about.get("classifiers") or ()), "device": str(pick_device(about.get("device", "auto")))}
+    about |= {
+        "classifiers": tuple(about.get("classifiers") or ()),
+        "device": str(pick_device(about.get("device", "auto"))),
+    }
     if about.get("size"): about["size"] = tuple(about["size"])
     return Setting(paper.name, name, scale, **about)
 
@@ -160,7 +166,8 @@ def layer(self: Networks) -> str:
 @patch
 @cached_property
 def decoder(self: Networks) -> CreativeDecoder:
-    "Fitted to the training set: class specificity is by group (section 8.2), interpolation goes between classes (section 8.10)."
+    """Fitted to the training set: class specificity is by group (section 8.2), interpolation goes between classes
+    (section 8.10)."""
     decoder = CreativeDecoder(self.vae.decoder, self.layer).fit(self.latents, self.data.train_groups)
     decoder.labels_ = self.data.train.labels
     return decoder
@@ -168,10 +175,11 @@ def decoder(self: Networks) -> CreativeDecoder:
 # %% ../nbs/09a_experiment.ipynb #b8a39251
 @patch
 def key(self: Networks, *code) -> str:
-    "Digest of what a number rests on: the network, the data, and the `code` (classes, functions, modules) that computes it."
+    """Digest of what a number rests on: the network, the data, and the `code` (classes, functions, modules) that
+    computes it."""
     about = self.vae.about
-    return digest(self.vae.config, about.get("schedule"), about.get("seed"), about.get("test"), self.data.content_hash, self.layer,
-                  code_of(*code))
+    return digest(self.vae.config, about.get("schedule"), about.get("seed"), about.get("test"), self.data.content_hash,
+                  self.layer, code_of(*code))
 
 @patch
 @cached_property
@@ -257,7 +265,8 @@ def declared(self: Run, name: str) -> DeclaredMethod:
 
 @patch
 def sample(self: Run, name: str, samples: int, n: int = 5, seed: int | None = None) -> torch.Tensor:
-    "Images of a method; all the neurons it has where it has fewer than `n` (see `decoder.changed_`), TooFewNeurons if none."
+    """Images of a method; all the neurons it has where it has fewer than `n` (see `decoder.changed_`), TooFewNeurons
+    if none."""
     method, seed = self.declared(name), self.setting.seed if seed is None else seed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -278,7 +287,8 @@ def applies_to(self: Run, name: str) -> bool:
 
 @patch
 def row_key(self: Run, name: str, n: int, *code) -> str:
-    "Digest of what a row about a method with `n` neurons rests on besides `code`: networks, decoding, the method and its latents."
+    """Digest of what a row about a method with `n` neurons rests on besides `code`:
+    networks, decoding, the method and its latents."""
     method = self.declared(name)
     return digest(self.networks.key(CreativeDecoder, type(method.make(n)), type(method.latents), *code),
                   repr(method.make(n)), repr(method.latents), self.setting.seed)
@@ -288,8 +298,9 @@ def row_key(self: Run, name: str, n: int, *code) -> str:
 def provenance(self: Run, **more) -> dict:
     "How a result of this run came about."
     s, n = self.setting, self.networks
-    return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=s.dataset, data_hash=n.data.content_hash, seed=s.seed,
-                      device=s.device, started=self.started, vae=n.path("vae").name, vae_seed=n.network("vae")[2], **more)
+    return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=s.dataset, data_hash=n.data.content_hash,
+                      seed=s.seed, device=s.device, started=self.started, vae=n.path("vae").name,
+                      vae_seed=n.network("vae")[2], **more)
 
 @patch
 def save_table(self: Run, df: pd.DataFrame, name: str, **more) -> Path:
@@ -309,7 +320,9 @@ def read_table(self: Run, name: str) -> pd.DataFrame:
     "A table of this run. FileNotFoundError says which notebook makes it, if the index knows."
     if self.table_path(name).is_file(): return read_table(self.table_path(name))
     makers = sorted({e["notebook"] for e in self.paper.index.values() if e.get("result") == name})
-    raise FileNotFoundError(f"no {self.table_path(name)}: run {' and '.join(makers) or 'the notebook that makes it'} first")
+    raise FileNotFoundError(
+        f"no {self.table_path(name)}: run {' and '.join(makers) or 'the notebook that makes it'} first"
+    )
 
 # %% ../nbs/09a_experiment.ipynb #979c56b3
 @patch
@@ -330,7 +343,8 @@ def printed(self: Run, table: str) -> pd.DataFrame:
 
 @patch
 def with_printed(self: Run, measured: pd.DataFrame, table: str, **options):
-    "Measured beside printed, for this data set and the columns measured; the measured table alone if the paper has no such rows."
+    """Measured beside printed, for this data set and the columns measured;
+    the measured table alone if the paper has no such rows."""
     printed = self.printed(table)
     if not len(printed): return self.measured_alone(measured)
     return side_by_side(measured, printed[[c for c in printed if c in measured]], **options)
@@ -365,7 +379,8 @@ def changed(self: Run, **change) -> "Run":
 
 @patch
 def with_training(self: Run, **vae) -> "Run":
-    "The run on another VAE: trained with changes of its training or network, steps halved when it stalls unless said otherwise."
+    """The run on another VAE: trained with changes of its training or network, steps halved when it stalls unless
+    said otherwise."""
     return self.changed(vae={"patience": 0, "decay": 0.5, "file": "", **vae})
 
 # %% ../nbs/09a_experiment.ipynb #baa07165

@@ -148,10 +148,8 @@ def images(self: Generator, returned) -> torch.Tensor:
     elif isinstance(self.output, str): returned = getattr(returned, self.output)
     elif self.output is not None: returned = returned[self.output]
     if not isinstance(returned, torch.Tensor):
-        raise TypeError(
-            f"the generator returns a {type(returned).__name__}: expected one tensor of images; "
-            f"pass output=, which part is meant"
-        )
+        raise TypeError(f"the generator returns a {type(returned).__name__}: expected one tensor of images; "
+                        f"pass output=, which part is meant")
     if self.value_range: self._check_range(returned)
     return returned
 

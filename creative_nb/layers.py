@@ -36,12 +36,8 @@ class _Counts:
         """Percent of the neurons that are dead, low-active (on in up to 15 % of the rows), otherwise on now and then,
         always on."""
         share = self.on.double() / self.rows
-        kinds = {
-            "dead": share == 0,
-            "low_active": (share > 0) & (share <= 0.15),
-            "sometimes": (share > 0.15) & (share < 1),
-            "always_on": share == 1,
-        }
+        kinds = {"dead": share == 0, "low_active": (share > 0) & (share <= 0.15),
+                 "sometimes": (share > 0.15) & (share < 1), "always_on": share == 1}
         return {k: 100 * v.double().mean().item() for k, v in kinds.items()}
 
 # %% ../nbs/04c_layers.ipynb #3f055224

@@ -171,11 +171,8 @@ class Correlation(TurnOn):
         turned_on = super().change(layer, u, values)
         if not self.turn_off: return turned_on
         index, chosen = layer.on.nearest(layer.most_active, turned_on.chosen.sum(1))
-        pairs = (
-            (turned_on.index, index),
-            (turned_on.value, torch.zeros_like(turned_on.value)),
-            (turned_on.chosen, chosen),
-        )
+        pairs = ((turned_on.index, index), (turned_on.value, torch.zeros_like(turned_on.value)),
+                 (turned_on.chosen, chosen))
         return Change(*(torch.cat(p, 1) for p in pairs))
 
 # %% ../nbs/04b_methods.ipynb #d02c566c
@@ -259,9 +256,8 @@ def method(name: str, label: str = "", colour: str = "", papers: tuple[str, ...]
     def register(make):
         if name in METHODS: raise ValueError(f"name={name!r}: this method is registered already")
         colours = [m.colour for m in METHODS.values()]
-        METHODS[name] = DeclaredMethod(
-            name, label or name, colour or next_colour(colours), make, tuple(papers), latents
-        )
+        METHODS[name] = DeclaredMethod(name, label or name, colour or next_colour(colours), make, tuple(papers),
+                                       latents)
         return make
     return register
 

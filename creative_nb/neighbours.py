@@ -73,12 +73,8 @@ class NearestNeighbours:
         self.rows = _first_of_each(self.reference)  # which of the rows given are kept
         if len(self.rows) < len(reference): self.reference = self.reference[self.rows]
         self._buffer = self.elements if self.reference.device.type == "cpu" else 8 * self.elements
-        self._norms = torch.cat(
-            [
-                self.reference[s].double().square().sum(1)
-                for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))
-            ]
-        )
+        self._norms = torch.cat([self.reference[s].double().square().sum(1)
+                                 for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))])
         self._within = within.to(self.reference) if within is not None else self.reference.new_empty(len(self), 0)
         if len(self._within) != len(self):
             raise ValueError(f"within has {len(self._within)} rows: the reference has {len(self)} distinct ones")

@@ -40,10 +40,8 @@ def hooked(
     TypeError if the output is not one tensor."""
     def hook(module, args, output):
         if not isinstance(output, torch.Tensor):
-            raise TypeError(
-                f"layer {layer!r} returns a {type(output).__name__}: expected one tensor; "
-                f"choose a layer inside or after it"
-            )
+            raise TypeError(f"layer {layer!r} returns a {type(output).__name__}: expected one tensor; "
+                            f"choose a layer inside or after it")
         if output.ndim < 2:
             raise TypeError(f"layer {layer!r} returns a tensor of shape {tuple(output.shape)}: expected (batch, ...)")
         return fn(output)
@@ -72,9 +70,8 @@ def to_neurons(output: torch.Tensor, neurons: str) -> torch.Tensor:
 # %% ../nbs/03_neurons.ipynb #596d4918
 def by_correlation(correlation: torch.Tensor) -> torch.Tensor:
     "(P, P): for each neuron the neurons from most to least correlated with it, itself first."
-    return torch.from_numpy(np.argsort(-correlation.clone().fill_diagonal_(2).cpu().numpy(), axis=1)).to(
-        correlation.device
-    )
+    return torch.from_numpy(np.argsort(-correlation.clone().fill_diagonal_(2).cpu().numpy(),
+                                       axis=1)).to(correlation.device)
 
 @dataclass
 class NeuronStats:
@@ -137,23 +134,14 @@ def on_values(stats: NeuronStats, statistic: str = "max", scale: float = 2.0) ->
 # %% ../nbs/03_neurons.ipynb #5f4e63ec
 def check_latents(latents: torch.Tensor, width: tuple[int, ...] | None = None):
     "Raise if `latents` is not a finite floating tensor (N, ...), of inner shape `width` when given."
-    if (
-        not isinstance(latents, torch.Tensor)
-        or not latents.is_floating_point()
-        or latents.ndim < 2
-        or len(latents) == 0
-    ):
-        what = (
-            f"{latents.dtype} of shape {tuple(latents.shape)}"
-            if isinstance(latents, torch.Tensor)
-            else type(latents).__name__
-        )
+    if (not isinstance(latents, torch.Tensor) or not latents.is_floating_point() or latents.ndim < 2
+        or len(latents) == 0):
+        what = (f"{latents.dtype} of shape {tuple(latents.shape)}" if isinstance(latents, torch.Tensor)
+                else type(latents).__name__)
         raise ValueError(f"latents: expected a floating tensor of shape (N, ...) with N >= 1, got {what}")
     if width is not None and tuple(latents.shape[1:]) != tuple(width):
-        raise ValueError(
-            f"latents of shape {tuple(latents.shape)}: "
-            f"the decoder was fitted to latents of shape (N, {', '.join(map(str, width))})"
-        )
+        raise ValueError(f"latents of shape {tuple(latents.shape)}: "
+                         f"the decoder was fitted to latents of shape (N, {', '.join(map(str, width))})")
     if not latents.isfinite().all():
         bad = int((~latents.flatten(1).isfinite().all(1)).sum())
         raise ValueError(f"latents: {bad} of {len(latents)} rows hold NaN or infinity")
@@ -187,10 +175,8 @@ def _rows(seen: list[torch.Tensor], expected: int, layer: str) -> torch.Tensor:
     """What a layer did in one forward pass, its calls one below the other.
     ValueError if it did not run with the batch first."""
     if not seen:
-        raise ValueError(
-            f"layer {layer!r} ran 0 times in one forward pass: expected at least once; "
-            f"a compiled generator must be hooked before"
-        )
+        raise ValueError(f"layer {layer!r} ran 0 times in one forward pass: expected at least once; "
+                         f"a compiled generator must be hooked before")
     if wrong := [len(d) for d in seen if len(d) % expected]:
         raise ValueError(f"layer {layer!r} returns {wrong[0]} rows for {expected} latents: expected the batch first")
     return seen[0] if len(seen) == 1 else torch.cat(seen)
@@ -273,10 +259,8 @@ class _Rows:
     ValueError for a layer too wide."""
     def __init__(self, n: int, width: int):
         if width > MAX_NEURONS:
-            raise ValueError(
-                f"the layer has {width:,} neurons, expected at most {MAX_NEURONS:,}: "
-                f"choose neurons='channel' or a narrower layer"
-            )
+            raise ValueError(f"the layer has {width:,} neurons, expected at most {MAX_NEURONS:,}: "
+                             f"choose neurons='channel' or a narrower layer")
         self.every, self.rows = max(1, -(-n // max(100, min(QUANTILE_ROWS, QUANTILE_CELLS // width)))), []
 
     def add(self, s: slice, d: torch.Tensor): self.rows.append(d[-s.start % self.every::self.every].float())
@@ -289,18 +273,12 @@ MAX_NEURONS = 2**20
 def _stats(sums: _Sums, quantiles: torch.Tensor, threshold: float | torch.Tensor) -> NeuronStats:
     "The statistics that follow from the sums."
     std, (off, off_squares) = _spread(sums.total, sums.squares, sums.n), sums.off / sums.n
-    return NeuronStats(
-        percent_activation=(100 * sums.on / sums.n).float(),
-        mean=(sums.total / sums.n).float(),
-        std=std.float(),
-        max=sums.highest.float(),
-        quantiles=quantiles,
-        class_activation=(100 * sums.class_on / sums.class_n.clamp_min(1)[:, None]).float(),
-        off=torch.stack([off, (off_squares - off**2).clamp_min(0).sqrt()]).float(),
-        correlation=_pearson(sums, std).float() if len(sums.cross) else sums.cross.float(),
-        n=sums.n,
-        threshold=threshold,
-    )
+    return NeuronStats(percent_activation=(100 * sums.on / sums.n).float(), mean=(sums.total / sums.n).float(),
+                       std=std.float(), max=sums.highest.float(), quantiles=quantiles,
+                       class_activation=(100 * sums.class_on / sums.class_n.clamp_min(1)[:, None]).float(),
+                       off=torch.stack([off, (off_squares - off**2).clamp_min(0).sqrt()]).float(),
+                       correlation=_pearson(sums, std).float() if len(sums.cross) else sums.cross.float(), n=sums.n,
+                       threshold=threshold)
 
 # %% ../nbs/03_neurons.ipynb #ee6e1616
 def own_thresholds(highest: torch.Tensor, quantiles: torch.Tensor, rule: str) -> torch.Tensor:
@@ -385,9 +363,8 @@ def neuron_clusters(stats: NeuronStats, clusters: int = 10, seed: int = 0) -> to
         raise ValueError(f"clusters={clusters}: expected 2 to {int(alive.sum())}, the number of alive neurons")
     if (clusters, seed) not in stats._clusters:
         affinity = correlation[alive][:, alive].clamp_min(0).double().cpu().numpy() + 1e-6
-        labels = SpectralClustering(
-            clusters, affinity="precomputed", assign_labels="kmeans", random_state=seed
-        ).fit_predict(affinity)
+        labels = SpectralClustering(clusters, affinity="precomputed", assign_labels="kmeans",
+                                    random_state=seed).fit_predict(affinity)
         members = torch.full((stats.width,), -1)
         members[alive.cpu()] = torch.from_numpy(labels).long()
         stats._clusters[clusters, seed] = members.to(alive.device)

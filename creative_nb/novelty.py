@@ -56,9 +56,8 @@ class InDomainScore:
     def fit(self, latents: torch.Tensor) -> "InDomainScore":
         "Fit to training latents (N, ...); about a minute for 55,000 on two cores."
         check_tensor("latents", latents)
-        svm = OneClassSVM(kernel="rbf", gamma=self.gamma, nu=self.nu, cache_size=1000).fit(
-            latents.flatten(1).double().cpu().numpy()
-        )
+        svm = OneClassSVM(kernel="rbf", gamma=self.gamma, nu=self.nu,
+                          cache_size=1000).fit(latents.flatten(1).double().cpu().numpy())
         self.support_ = torch.from_numpy(svm.support_vectors_).to(latents.device)  # (S, D) float64
         self.coefficients_ = torch.from_numpy(svm.dual_coef_[0]).to(latents.device)  # (S,) float64
         self.intercept_ = float(svm.intercept_[0])
@@ -87,11 +86,8 @@ class InDomainScore:
         "The fitted object that `tensors` came from."
         gamma, nu, intercept = tensors["numbers"].tolist()
         svm = cls(gamma, nu)
-        svm.support_, svm.coefficients_, svm.intercept_ = (
-            tensors["support"].to(device),
-            tensors["coefficients"].to(device),
-            intercept,
-        )
+        svm.support_, svm.coefficients_, svm.intercept_ = (tensors["support"].to(device),
+                                                           tensors["coefficients"].to(device), intercept)
         return svm
 
 # %% ../nbs/05_novelty.ipynb #b8ff6588
@@ -264,9 +260,8 @@ def metric(
     if unknown := set(needs) - set(NEEDS):
         raise ValueError(f"needs={needs}: {', '.join(unknown)}: expected some of {', '.join(NEEDS)}")
     def register(compute):
-        METRICS[name] = Metric(
-            name, label or name.replace("_", " "), short or label or name, novel, tuple(needs), compute, **more
-        )
+        METRICS[name] = Metric(name, label or name.replace("_", " "), short or label or name, novel, tuple(needs),
+                               compute, **more)
         return compute
     return register
 
@@ -387,11 +382,8 @@ class Novelty:
         """The metrics of an image whose needs are met, or those named.
         ValueError for one that is unknown or lacks a function."""
         load_extensions()
-        there = {
-            k
-            for k, f in (("encoder", self.encode), ("decoder", self.decode), ("classifier", self.classifier))
-            if f is not None
-        }
+        there = {k for k, f in (("encoder", self.encode), ("decoder", self.decode), ("classifier", self.classifier))
+                 if f is not None}
         possible = {m.name: m for m in METRICS.values() if m.kind == "image" and set(m.needs) <= there}
         if unknown := [name for name in metrics or () if name not in possible]:
             raise ValueError(
@@ -491,11 +483,8 @@ class CreativityFilter:
         if not math.isfinite(self.ice_low_ + self.ice_high_):
             raise ValueError("test_ice, random_ice: expected finite entropies, at least one each")
         if self.ice_low_ >= self.ice_high_:
-            warnings.warn(
-                f"mean ICE is {self.ice_low_:.3f} bits for test, {self.ice_high_:.3f} for random images: "
-                f"no image can pass",
-                stacklevel=2,
-            )
+            warnings.warn(f"mean ICE is {self.ice_low_:.3f} bits for test, {self.ice_high_:.3f} for random images: "
+                          f"no image can pass", stacklevel=2)
         return self
 
     def passes(

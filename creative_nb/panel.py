@@ -79,7 +79,9 @@ def _check(self: Panel):
     "ValueError for arguments that are out of range or do not fit together."
     printed, known = self.calibration.labels, self.calibration.training_images
     if len(options_of(self.questionnaire)) != len(printed):
-        raise ValueError(f"questionnaire={self.questionnaire!r}: expected {len(printed)} options, as in the calibration")
+        raise ValueError(
+            f"questionnaire={self.questionnaire!r}: expected {len(printed)} options, as in the calibration"
+        )
     if self.dataset not in known: raise ValueError(f"dataset={self.dataset!r}: expected one of {', '.join(known)}")
     if self.annotators < 1: raise ValueError(f"annotators={self.annotators}: expected at least 1")
     if not 0 <= self.lapse <= 1: raise ValueError(f"lapse={self.lapse}: expected a probability")

@@ -137,27 +137,10 @@ def outputs_before(job: Job) -> list[str]: return [o for n in job.paper.after(jo
 # %% ../nbs/10_pipeline.ipynb #c56c89d8
 def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedProcess:
     import torch
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        *options,
-        "--rerun-incomplete",
-        "--nolock",
-        "--keep-going",
-        "--scheduler",
-        "greedy",
-        "--rerun-triggers",
-        "params",
-        "input",
-        "mtime",
-        "--max-checksum-file-size",
-        "100MB",
-        "--resources",
-        f"gpu={max(1, torch.cuda.device_count())}",
-        "--config",
-        f"run={json.dumps(config)}",
-    ]
+    command = [sys.executable, "-m", "snakemake", *options, "--rerun-incomplete", "--nolock", "--keep-going",
+               "--scheduler", "greedy", "--rerun-triggers", "params", "input", "mtime", "--max-checksum-file-size",
+               "100MB", "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config",
+               f"run={json.dumps(config)}"]
     return subprocess.run(command, cwd=repo_root(), stdin=subprocess.DEVNULL, **kwargs)
 
 @contextmanager
@@ -214,20 +197,14 @@ def run(
     if dry and not code: return
     missing = [j.output for j in jobs if not from_root(j.output).is_file()]
     if code or missing:
-        raise RuntimeError(
-            "the run did not finish; the same command resumes it" + "".join(f"\nmissing: {m}" for m in missing)
-        )
+        raise RuntimeError("the run did not finish; the same command resumes it"
+                           + "".join(f"\nmissing: {m}" for m in missing))
     summary(jobs)
 
 def selection(scale: str, papers=None, settings=None, change: str = "", only: str = "") -> dict:
     "The arguments of `plan`, for the Snakefile."
-    return {
-        "scale": scale,
-        "papers": split_names(papers),
-        "settings": split_names(settings),
-        "change": change,
-        "only": split_names(only),
-    }
+    return {"scale": scale, "papers": split_names(papers), "settings": split_names(settings), "change": change,
+            "only": split_names(only)}
 
 # %% ../nbs/10_pipeline.ipynb #9d0f63de
 def in_words(seconds: float) -> str:
@@ -294,36 +271,29 @@ def _cell_lines(paper: str, entry: dict, row: pd.Series, cell: list[str]) -> lis
     table = printed_table(paper, row.printed)
     columns = [c for c in cell if c in table and c not in key_columns(table)]
     if len(columns) != 1:
-        raise ValueError(
-            f"cell={' '.join(cell)}: expected one column of "
-            f"{', '.join(c for c in table if c not in key_columns(table))}"
-        )
+        raise ValueError(f"cell={' '.join(cell)}: expected one column of "
+                         f"{', '.join(c for c in table if c not in key_columns(table))}")
     keys = [c for c in cell if c != columns[0]]
     found = {"printed value": find_cell(table, columns[0], keys)}
     for f in row.measured:
         ours = read_table(f"{repo_root()}/{f}").rename(columns=lambda c: c.removesuffix("_simulated"))
         try: found[f"measured value, {Path(f).parent.name}"] = find_cell(ours, columns[0], keys)
         except ValueError: continue
-    return [
-        f"{what}: {v:g}  ({', '.join(map(str, k if isinstance(k, tuple) else (k,)))})"
-        for what, s in found.items()
-        for k, v in s.items()
-    ]
+    return [f"{what}: {v:g}  ({', '.join(map(str, k if isinstance(k, tuple) else (k,)))})" for what, s in found.items()
+            for k, v in s.items()]
 
 # %% ../nbs/10_pipeline.ipynb #0f849757
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m creative_nb.pipeline", description="Run the experiment notebooks and release their results."
-    )
+    parser = argparse.ArgumentParser(prog="python -m creative_nb.pipeline",
+                                     description="Run the experiment notebooks and release their results.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, default in (("run", "run what is not up to date; other options go to snakemake", "quick"),
                                  ("release", "copy a finished run into the repository", "paper")):
         command = commands.add_parser(name, help=about)
         command.add_argument("scale", nargs="?", default=default, help=f"{default} if left out")
         command.add_argument("--paper", default="", help="names between commas or spaces; all if left out")
-        command.add_argument(
-            "--settings", "--datasets", default="", help="those of the scale if left out; a data set is a setting"
-        )
+        command.add_argument("--settings", "--datasets", default="",
+                             help="those of the scale if left out; a data set is a setting")
         command.add_argument("--change", default="", metavar="JSON", help="fields of every setting to change")
         command.add_argument("--only", default="", help="notebooks, with those they wait for")
     _more_arguments(commands)

@@ -130,9 +130,8 @@ def _output(out: dict) -> str:
         raise ValueError(
             "index.ipynb shows a picture as an output: save it under figures/ and link to it in a markdown cell"
         )
-    return (
-        data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data else ""
-    )
+    return (data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data
+            else "")
 
 def readme() -> str:
     "README.md as it follows from `nbs/index.ipynb`."

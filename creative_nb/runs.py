@@ -68,21 +68,10 @@ def provenance(
 ) -> dict:
     "How a result came about, as a JSON-ready dictionary."
     if labels not in LABELS: raise ValueError(f"labels={labels!r}: expected one of {', '.join(LABELS)}")
-    return {
-        "commit": git_commit(),
-        "scale": scale,
-        "paper": paper,
-        "setting": setting,
-        "dataset": dataset,
-        "data_hash": data_hash,
-        "seed": seed,
-        "device": device_in_words(device),
-        "versions": versions(),
-        "seconds": None if started is None else round(time.time() - started, 1),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "labels": labels,
-        **more,
-    }
+    return {"commit": git_commit(), "scale": scale, "paper": paper, "setting": setting, "dataset": dataset,
+            "data_hash": data_hash, "seed": seed, "device": device_in_words(device), "versions": versions(),
+            "seconds": None if started is None else round(time.time() - started, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"), "labels": labels, **more}
 
 # %% ../nbs/09_runs.ipynb #d1930eac
 def _with_provenance(path: Path, provenance: dict):
@@ -121,9 +110,8 @@ def small_png(picture: bytes) -> bytes:
     "The same PNG with a palette of 64 colours, a third as large."
     from PIL import Image
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(
-        64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    ).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT,
+                                                            dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 def save_figure(

@@ -96,18 +96,14 @@ def nearest(
 def greater(x: torch.Tensor, threshold: float | torch.Tensor) -> torch.Tensor:
     "x > threshold."
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64): return x > threshold
-    return torch.from_numpy(
-        x.detach().numpy() > (threshold.detach().numpy() if isinstance(threshold, torch.Tensor) else threshold)
-    )
+    return torch.from_numpy(x.detach().numpy() > (threshold.detach().numpy() if isinstance(threshold, torch.Tensor)
+                                                  else threshold))
 
 # %% ../nbs/04a_select.ipynb #72a06bdf
 def true_places(mask: torch.Tensor) -> torch.Tensor:
     "(K,) int64: where the flattened mask is true."
-    return (
-        torch.from_numpy(np.flatnonzero(mask.numpy()))
-        if mask.device.type == "cpu"
-        else mask.flatten().nonzero().flatten()
-    )
+    return (torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu"
+            else mask.flatten().nonzero().flatten())
 
 def sort_rows(x: torch.Tensor) -> torch.Tensor:
     "(B, M) with every row in ascending order."
@@ -116,19 +112,16 @@ def sort_rows(x: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/04a_select.ipynb #1ec61690
 def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
     "R (P, P) cut into columns: 128 together on the CPU, all elsewhere."
-    return [
-        part.contiguous()
-        for part in correlation.split(128 if correlation.device.type == "cpu" else len(correlation), 1)
-    ]
+    return [part.contiguous() for part in correlation.split(128 if correlation.device.type == "cpu"
+                                                            else len(correlation), 1)]
 
 def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
     """(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`;
     infinite for these."""
     places = true_places(on)
     neuron, start, weight = places % on.shape[1], count.cumsum(0) - count, d.flatten()[places].to(columns[0].dtype)
-    gamma = torch.cat(
-        [nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum") for part in columns], 1
-    )
+    gamma = torch.cat([nn.functional.embedding_bag(neuron, part, start, per_sample_weights=weight, mode="sum")
+                       for part in columns], 1)
     gamma.view(-1).index_fill_(0, places, torch.inf)
     return gamma
 
@@ -239,9 +232,8 @@ class RelatedLayer(Layer):
 
     def least_related(self, kappa: float) -> Candidates:
         "Of those that are off, the fraction `kappa` with the least `relatedness` to what is on; at least one."
-        return Candidates(
-            self, CandidateIndex(least_related(self.d, self.is_on, self.on.index.count, self.columns, kappa))
-        )
+        return Candidates(self, CandidateIndex(least_related(self.d, self.is_on, self.on.index.count, self.columns,
+                                                             kappa)))
 
     @property
     def most_active(self) -> torch.Tensor:

@@ -104,7 +104,8 @@ def manifest(self: LabelledPool) -> pd.DataFrame:
 @patch
 @cached_property
 def panel(self: LabelledPool) -> Panel:
-    "The simulated panel, calibrated to the other study: to its MNIST images for a data set that the paper does not have."
+    """The simulated panel, calibrated to the other study:
+    to its MNIST images for a data set that the paper does not have."""
     own, other = PRINTED_STUDIES[self.questionnaire], PRINTED_STUDIES[OTHER[self.questionnaire]]
     dataset = self.dataset if self.dataset in other.training_images else "mnist"
     return Panel(other, self.questionnaire, dataset, own.annotators, self.run.setting.seed,
@@ -115,7 +116,8 @@ def panel(self: LabelledPool) -> Panel:
 def answers(self: LabelledPool) -> pd.DataFrame:
     "Every answer, as from `read_labels`."
     if self.labels != "simulated":
-        return check_labels(read_labels(from_root(self.labels), self.questionnaire), self.questionnaire, self.manifest.item)
+        return check_labels(read_labels(from_root(self.labels), self.questionnaire), self.questionnaire,
+                            self.manifest.item)
     known = {} if self.panel.dataset == self.dataset else {"ice_mnist": f"ice_{self.dataset}"}
     return self.panel.annotate(self.manifest.assign(**{k: self.manifest[v] for k, v in known.items()}))
 
@@ -137,23 +139,11 @@ def provenance(self: LabelledPool, **more) -> dict:
     "How a result on these labels came about."
     about, s = self.about_manifest, self.run.setting
     panel = {"panel": asdict(self.panel)} if self.labels == "simulated" else {"labels_file": Path(self.labels).name}
-    return provenance(
-        scale=s.scale,
-        paper=s.paper,
-        setting=s.name,
-        dataset=self.dataset,
-        data_hash=about.get("data_hash", "unknown"),
-        seed=s.seed,
-        device="cpu",
-        labels="simulated panel" if self.simulated else "people",
-        questionnaire=self.questionnaire,
-        minimum=self.minimum,
-        pool=about.get("pool"),
-        annotators=self.answers.annotator.nunique(),
-        parts={self.manifest_path.stem: about},
-        **panel,
-        **more
-    )
+    return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=self.dataset,
+                      data_hash=about.get("data_hash", "unknown"), seed=s.seed, device="cpu",
+                      labels="simulated panel" if self.simulated else "people", questionnaire=self.questionnaire,
+                      minimum=self.minimum, pool=about.get("pool"), annotators=self.answers.annotator.nunique(),
+                      parts={self.manifest_path.stem: about}, **panel, **more)
 
 @patch
 def save_table(self: LabelledPool, df: pd.DataFrame, table: str) -> Path:
@@ -175,23 +165,12 @@ def marked(df: pd.DataFrame, source: str, table: str) -> pd.DataFrame:
     kept = {*KEYS, *INDEPENDENT.get(table, ())}
     return df.rename(columns=lambda c: c if c in kept or source == "people" else f"{c}_simulated")
 
-KEYS = (
-    "dataset",
-    "method",
-    "baseline",
-    "label",
-    "creativity_filter",
-    "statistic",
-    "annotator",
-    "reading",
-    "model",
-    "measure",
-    "study",
-    "fact",
-    "family",
-)
+KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "reading", "model",
+        "measure", "study", "fact", "family")
 
-def labelled_pools(run: Run, labels: str = "simulated", questionnaire: str = "main", **settings) -> dict[str, LabelledPool]:
+def labelled_pools(
+    run: Run, labels: str = "simulated", questionnaire: str = "main", **settings
+) -> dict[str, LabelledPool]:
     """By questionnaire, the studies there are: both of the paper's for the simulated panel, else the one whose labels the
     file has."""
     asked = QUESTIONNAIRES if labels == "simulated" else [questionnaire]
@@ -220,26 +199,21 @@ def agreement_table(pool: LabelledPool, resamples: int = 2000) -> pd.DataFrame:
     first = pool.answers[pool.answers.repeat == 0]
     table = pd.DataFrame(columns=AGREEMENT_COLUMNS)
     if first.groupby("item").annotator.nunique().max() > 1:
-        table = agreement(pool.answers, pool.questionnaire, resamples=resamples, seed=pool.run.setting.seed).reset_index()
+        table = agreement(pool.answers, pool.questionnaire, resamples=resamples,
+                          seed=pool.run.setting.seed).reset_index()
     own = self_consistency(pool.answers)
-    row = {
-        "statistic": "self_consistency",
-        "value": own.share.mean(),
-        "items": int(own.repeats.sum()),
-        "annotators": len(own),
-    }
-    return pd.concat([table, pd.DataFrame([row] if len(own) else [])], ignore_index=True).assign(study=pool.questionnaire)
+    row = {"statistic": "self_consistency", "value": own.share.mean(), "items": int(own.repeats.sum()),
+           "annotators": len(own)}
+    return pd.concat([table, pd.DataFrame([row] if len(own) else [])],
+                     ignore_index=True).assign(study=pool.questionnaire)
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #82a83165
 def fractions_table(pool: LabelledPool) -> pd.DataFrame:
     "Table 4 (and 1, its rows but one): label fractions with intervals and counts by method, and D_r."
     plain = pool.consensus.query("creativity_filter == 0")
     path = pool.run.table_path("recon_distance")
-    distances = (
-        read_table(path)
-        if path.is_file() and not pool.manifest_file
-        else plain.groupby("method", as_index=False).recon_distance.mean()
-    )
+    distances = (read_table(path) if path.is_file() and not pool.manifest_file
+                 else plain.groupby("method", as_index=False).recon_distance.mean())
     table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left", on="method")
     order = {m: i for i, m in enumerate(pool.run.paper.annotated)}
     return table.sort_values("method", key=lambda m: m.map(order), ignore_index=True)
@@ -275,9 +249,5 @@ def _plot_label(ax, pool: LabelledPool, df: pd.DataFrame, printed: pd.DataFrame,
     if len(printed):
         there = printed[printed.method.isin(rows)]
         ax.plot(there[label], there.method.map(rows), "o", ms=8, mfc="none", color="k", ls="", label="printed")
-    ax.set(
-        title=label.replace("_", " "),
-        xlim=(-0.03, 1.03),
-        yticks=list(rows.values()),
-        yticklabels=map(pool.run.label, rows),
-    )
+    ax.set(title=label.replace("_", " "), xlim=(-0.03, 1.03), yticks=list(rows.values()),
+           yticklabels=map(pool.run.label, rows))

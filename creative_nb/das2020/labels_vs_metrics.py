@@ -8,14 +8,8 @@ __all__ = ['table2_metrics', 'metric_label', 'plot_metrics', 'cross_validated', 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #5a5b70cc
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
-from creative_nb.creativity import (
-    CreativityClassifier,
-    CrossValidation,
-    coefficient_path,
-    cross_validate_creativity,
-    plot_calibration,
-    plot_path,
-)
+from ..creativity import (CreativityClassifier, CrossValidation, coefficient_path, cross_validate_creativity,
+                                    plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
 from ..judgement import metric_table
@@ -37,13 +31,8 @@ def plot_metrics(pool: LabelledPool, metrics: list[str]):
     "Distribution of each metric by consensus label."
     fig, axes = plt.subplots(1, len(metrics), figsize=(2.6 * len(metrics), 2.8), layout="constrained", sharey=True)
     groups = {label.replace("_", " "): pool.consensus[pool.consensus.consensus == label] for label in pool.names}
-    style = {
-        "orientation": "horizontal",
-        "widths": 0.6,
-        "flierprops": {"ms": 2},
-        "medianprops": {"color": "k"},
-        "manage_ticks": False,
-    }
+    style = {"orientation": "horizontal", "widths": 0.6, "flierprops": {"ms": 2}, "medianprops": {"color": "k"},
+             "manage_ticks": False}
     for ax, m in zip(axes, metrics):
         ax.boxplot([g[m] for g in groups.values()], **style)
         ax.set_yticks(range(1, len(groups) + 1), [f"{label} ({len(g)})" for label, g in groups.items()])
@@ -55,10 +44,8 @@ def plot_metrics(pool: LabelledPool, metrics: list[str]):
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #f8db223f
 def cross_validated(pool: LabelledPool, metrics: list[str], **settings) -> dict[str, CrossValidation]:
     "`cross_validate_creativity` on all images and on the unfiltered ones; nothing where a class has too few images."
-    found, readings = {}, {
-        "all images": pool.consensus,
-        "without filtered images": pool.consensus.query("creativity_filter == 0"),
-    }
+    found, readings = {}, {"all images": pool.consensus,
+                           "without filtered images": pool.consensus.query("creativity_filter == 0")}
     for reading, images in readings.items():
         creative = images.consensus[images.consensus != ""] == "creative"
         if min(creative.sum(), (~creative).sum()) >= settings["folds"]:
@@ -71,9 +58,6 @@ def creativity_facts(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
     "The two accuracies of section 6 and that of the majority guess, under the names of the printed facts."
     accuracy = summary.query("measure == 'accuracy'").set_index("model")["mean"]
     best = accuracy.drop(["all metrics", "majority"]).max()
-    values = {
-        "creativity_classifier_accuracy": accuracy["all metrics"],
-        "creativity_classifier_best_single_metric": best,
-        "creativity_classifier_majority": accuracy["majority"],
-    }
+    values = {"creativity_classifier_accuracy": accuracy["all metrics"],
+              "creativity_classifier_best_single_metric": best, "creativity_classifier_majority": accuracy["majority"]}
     return pd.DataFrame({"fact": list(values), "dataset": dataset, "value": list(values.values())})

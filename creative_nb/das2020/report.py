@@ -90,7 +90,8 @@ def labelled(self: Report, result: str) -> dict[str, pd.DataFrame]:
     folders = {s: run.out / "tables" for s, run in self.runs.items()}
     found = {s: read_labelled(folder, result) for s, folder in folders.items() if labelled_path(folder, result)}
     by_source = {}
-    for s, (df, source) in found.items(): by_source.setdefault(source, []).append(df.assign(dataset=self.runs[s].dataset))
+    for s, (df, source) in found.items():
+        by_source.setdefault(source, []).append(df.assign(dataset=self.runs[s].dataset))
     tables = {source: pd.concat(dfs, ignore_index=True) for source, dfs in by_source.items()}
     for source, df in tables.items():
         of = {"parts": {s: about(labelled_path(folders[s], result)) for s in found if found[s][1] == source}}
@@ -105,7 +106,8 @@ def show_labelled(self: Report, result: str) -> dict[str, pd.DataFrame]:
     if result in INDEPENDENT: printed = printed.drop(columns="recon_distance", errors="ignore")  # shown above
     for source, df in tables.items():
         shown = df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]].style.format(precision=3, na_rep="–")
-        display(side_by_side(df, printed, name=source) if len(printed) else shown.hide().set_caption(f"Labels: {source}"))
+        display(side_by_side(df, printed, name=source) if len(printed)
+                else shown.hide().set_caption(f"Labels: {source}"))
     return tables
 
 # %% ../../nbs/das2020/99_report.ipynb #57dd5243
@@ -184,7 +186,9 @@ def plot_line(run: Run, printed: pd.DataFrame | None, ax):
 
 # %% ../../nbs/das2020/99_report.ipynb #9141b610
 @patch
-def lines(self: Report, setting: str, losses: pd.Series, sweep: pd.DataFrame, compared: pd.DataFrame | None) -> list[str]:
+def lines(
+    self: Report, setting: str, losses: pd.Series, sweep: pd.DataFrame, compared: pd.DataFrame | None
+) -> list[str]:
     "The outcome for one setting in a few lines of text."
     at = sweep[sweep.n_neurons == 5].set_index("method").recon_distance.dropna().sort_values(ascending=False)
     lines = [f"{setting}: VAE test loss {losses.total:.1f} (NLL {losses.nll:.1f} + KL {losses.kl:.1f})"]

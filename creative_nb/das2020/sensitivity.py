@@ -71,13 +71,12 @@ def network_name(run: Run) -> str:
 # %% ../../nbs/das2020/10_sensitivity.ipynb #6179323b
 Choices = dict[str, dict[str, Method]]  # what is chosen, and the method by value, first the one that the tables use
 
-LOW_ACTIVE: Choices = {
-    "on-value": {"2 x max": LowActive(), "1 x max": LowActive(scale=1), "3 x max": LowActive(scale=3),
-                 "2 x 90th percentile": LowActive(statistic="p90")},
-    "low-active: band": {"percentiles 1 to 15": LowActive(), "0 to 15": LowActive(percentiles=(0, 15)),
-                         "1 to 30": LowActive(percentiles=(1, 30))},
-    "low-active: others": {"most correlated": LowActive(), "at random": LowActive(correlated=False)},
-}
+LOW_ACTIVE: Choices = {"on-value": {"2 x max": LowActive(), "1 x max": LowActive(scale=1),
+                                    "3 x max": LowActive(scale=3), "2 x 90th percentile": LowActive(statistic="p90")},
+                       "low-active: band": {"percentiles 1 to 15": LowActive(),
+                                            "0 to 15": LowActive(percentiles=(0, 15)),
+                                            "1 to 30": LowActive(percentiles=(1, 30))},
+                       "low-active: others": {"most correlated": LowActive(), "at random": LowActive(correlated=False)}}
 NON_SPECIFIC: Choices = {
     "non-specific, class limit": {f"{limit} %": NonSpecific(max_activation=limit) for limit in (15, 20, 30)},
     "non-specific, top entropy": {f"{top} %": NonSpecific(top_entropy=top) for top in (30, 25, 40)},
