@@ -17,22 +17,8 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 from .core import batches, load_tensors, patch, save_tensors
 from .generators import Interpolation, Prior, as_generator  # noqa: F401
-from creative_nb.methods import (
-    Change,
-    Cluster,
-    Correlation,
-    LowActive,
-    Method,
-    NeuronMethod,
-    Noisy,
-    NonSpecific,
-    Plan,  # noqa: F401
-    RandomOff,
-    Regular,
-    TooFewNeurons,
-    TurnOff,
-    TurnOn,
-)
+from .methods import (Change, Cluster, Correlation, LowActive, Method, NeuronMethod,  # noqa: F401
+                                 Noisy, NonSpecific, Plan, RandomOff, Regular, TooFewNeurons, TurnOff, TurnOn)
 from .neurons import (NEURONS, NeuronStats, check_latents, evaluating, find_layer, hooked, model_device,
                                  neuron_stats, seeded, to_neurons)
 from .select import Uniforms
@@ -57,6 +43,7 @@ def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) 
 LOW_ACTIVE, PRIOR = LowActive(), Prior()
 OFF = {"unit": 1e-7, "channel": "0.2max"}  # a map's mean is never zero: off is then relative to its own maximum
 
+# %% ../nbs/04_decode.ipynb #287dd057
 class CreativeDecoder:
     "Decode latents with a generator while a method changes neurons of one of its layers (das2020, section 4)."
     def __init__(
@@ -97,6 +84,7 @@ def fit(self: CreativeDecoder, latents: torch.Tensor, labels=None, inputs: dict 
     self._warn_if_always_on()
     return self
 
+# %% ../nbs/04_decode.ipynb #1e77c57f
 @patch
 def _warn_if_always_on(self: CreativeDecoder):
     always = self.stats_.percent_activation >= 100
@@ -114,6 +102,7 @@ def _warn_if_always_on(self: CreativeDecoder):
 @property
 def latent_shape_(self: CreativeDecoder) -> tuple[int, ...]: return tuple(self._fitted().latents_.shape[1:])
 
+# %% ../nbs/04_decode.ipynb #404537bb
 @patch
 def _fitted(self: CreativeDecoder) -> CreativeDecoder:
     if hasattr(self, "stats_"): return self
@@ -139,6 +128,7 @@ class _Forward:
         "One row per sample, of a batch that the network may have repeated, as guidance does."
         return d[:self.rows] if self.rows and len(d) % self.rows == 0 else d
 
+# %% ../nbs/04_decode.ipynb #e00907d2
 def _for_rows(change: Change, rows: int) -> Change:
     "The change for a batch that the network has repeated, as guidance does."
     times = rows // len(change.index)
@@ -177,6 +167,7 @@ def _changing(self: CreativeDecoder, plan: Plan, seed: int):
         else:
             with hooked(self.source.module, self.layer, self._modify(plan, Uniforms(seed), forward)): yield forward
 
+# %% ../nbs/04_decode.ipynb #1edc0d3d
 @patch
 def _plan(self: CreativeDecoder, method: Method) -> Plan:
     "A method made ready for the layer, once."
@@ -206,6 +197,7 @@ def _decode(
     self._note(forward, len(latents), method)
     return images[0] if len(images) == 1 else torch.cat(images)
 
+# %% ../nbs/04_decode.ipynb #909ed7bc
 @patch
 def _note(self: CreativeDecoder, forward: _Forward, n: int, method: Method):
     "Keep how many neurons were changed in each sample, and warn where fewer than asked for."
@@ -243,6 +235,7 @@ def decode(
     check_latents(latents, self.latent_shape_)
     return self._decode(latents, method, seed, inputs)
 
+# %% ../nbs/04_decode.ipynb #8b81cac3
 @patch
 def sample(
     self: CreativeDecoder, n: int, method: Method = LOW_ACTIVE, seed: int = 0, latents=PRIOR, inputs: dict | None = None
@@ -254,6 +247,7 @@ def sample(
         raise ValueError(f"n={n!r}: expected an integer >= 1")
     return self._decode(latents.draw(self, n, seed).to(self.latents_.dtype), method, seed, inputs)
 
+# %% ../nbs/04_decode.ipynb #3c1db1ee
 @patch
 @contextmanager
 def applied(self: CreativeDecoder, method: Method = LOW_ACTIVE, seed: int = 0):
@@ -274,6 +268,7 @@ def save(self: CreativeDecoder, path: str | Path):
     config = {k: getattr(self, k) for k in ("layer", "neurons", "threshold", "batch_size", "calls")}
     save_tensors(path, tensors, config | {"kind": "CreativeDecoder", "n": self.stats_.n})
 
+# %% ../nbs/04_decode.ipynb #aa285cae
 @patch
 @classmethod
 def load(cls: CreativeDecoder, path: str | Path, generator: Callable) -> CreativeDecoder:

@@ -102,6 +102,7 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict | None = 
     with FileLock(output.with_name(f".{output.name}.lock")): _execute_whole(notebook, output, parameters or {})
     return output
 
+# %% ../nbs/10a_execute.ipynb #e784bd06
 def _execute_whole(notebook: Path, output: Path, parameters: dict):
     partial, failed = output.with_suffix(f".{os.getpid()}.partial.ipynb"), output.with_suffix(".failed.ipynb")
     with tempfile.TemporaryDirectory() as scratch:

@@ -56,6 +56,7 @@ class Network:
 FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device",
           "artifacts", "checkpoints")
 
+# %% ../nbs/09a_experiment.ipynb #84088b5e
 @dataclass(frozen=True)
 class Setting:
     "What is measured: a data set, the networks of the experiments on it, and the seed."
@@ -114,6 +115,7 @@ def network(self: Networks, kind: str) -> tuple[Network, dict, int]:
     if kind == "classifier": config["classes"] = len(self.data.class_names)
     return spec, config, self.setting.seed if spec.seed is None else spec.seed
 
+# %% ../nbs/09a_experiment.ipynb #234f8aca
 @patch
 def path(self: Networks, kind: str) -> Path:
     "File of a network: the one that is given, a checkpoint that fits, or the one that is trained and kept."
@@ -140,6 +142,7 @@ def classifiers(self: Networks) -> dict[str, nn.Module]:
     "The classifiers that judge the images, by the data set they were trained on: its own, or those of other settings."
     return {part.setting.dataset: part.classifier for part in self.parts}
 
+# %% ../nbs/09a_experiment.ipynb #9b49ee99
 @patch
 @cached_property
 def parts(self: Networks) -> list["Networks"]:
@@ -163,6 +166,7 @@ def layer(self: Networks) -> str:
     "The decoder's last hidden layer, where das2020 intervenes (section 5)."
     return f"hidden{len(self.vae.config['hidden'])}"
 
+# %% ../nbs/09a_experiment.ipynb #9d56269c
 @patch
 @cached_property
 def decoder(self: Networks) -> CreativeDecoder:
@@ -315,6 +319,7 @@ def save_figure(self: Run, fig, name: str, **more) -> Path:
 @patch
 def table_path(self: Run, name: str) -> Path: return self.out / "tables" / f"{name}.csv"
 
+# %% ../nbs/09a_experiment.ipynb #5536fe20
 @patch
 def read_table(self: Run, name: str) -> pd.DataFrame:
     "A table of this run. FileNotFoundError says which notebook makes it, if the index knows."

@@ -90,6 +90,7 @@ class Noise:
         "(n, *shape)"
         return standard_normal(n, tuple(self.shape), seed, "noise")
 
+# %% ../nbs/02a_generators.ipynb #e301483c
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     "Rows of a table of class embeddings (K, D), each as likely."
@@ -153,6 +154,7 @@ def images(self: Generator, returned) -> torch.Tensor:
     if self.value_range: self._check_range(returned)
     return returned
 
+# %% ../nbs/02a_generators.ipynb #18d6ba91
 @patch
 def _check_range(self: Generator, images: torch.Tensor):
     low, high = self.value_range
@@ -187,6 +189,7 @@ def layers(self: Generator) -> dict[str, nn.Module]:
     "The named layers there are."
     return {name: m for name, m in self.module.named_modules() if name} if self.module is not None else {}
 
+# %% ../nbs/02a_generators.ipynb #6096ee18
 def as_generator(generator: Callable) -> Generator:
     "Anything that turns latents into images, under the protocol."
     return generator if isinstance(generator, Generator) else Generator(generator)

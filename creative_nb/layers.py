@@ -19,6 +19,7 @@ from .neurons import check_latents, evaluating, model_device, seeded
 # they have no neurons of their own
 PASSIVE = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding)
 
+# %% ../nbs/04c_layers.ipynb #7dd9821e
 @dataclass
 class _Counts:
     "How often each unit of a layer is on."
@@ -79,6 +80,7 @@ def suggest_layers(
     layer, reason = advice(table)
     return table.assign(advice=[reason if name == layer else "" for name in table.layer])
 
+# %% ../nbs/04c_layers.ipynb #fd71bc4d
 def advice(table: pd.DataFrame) -> tuple[str, str]:
     "The layer to take of the table of `suggest_layers`, and how."
     inner = table.iloc[:-1] if len(table) > 1 else table

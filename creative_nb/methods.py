@@ -89,6 +89,7 @@ def draws(self: NeuronMethod, layer: Layer) -> int:
     "How many uniform numbers `choose` needs for each sample."
     return layer.n
 
+# %% ../nbs/04b_methods.ipynb #b36c3c35
 @patch
 def plan(self: NeuronMethod, stats: NeuronStats) -> Plan:
     "Prepare for a layer. TooFewNeurons if it has fewer than n to choose from."
@@ -108,6 +109,7 @@ def choose(self: NeuronMethod, layer: Layer, u: torch.Tensor) -> Picked:
         f"{type(self).__name__} has no choose(layer, u): expected a method that says which neurons it takes"
     )
 
+# %% ../nbs/04b_methods.ipynb #f2d934ad
 @patch
 def values(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
     "(P,): what a chosen neuron is set to; 0 unless the method says otherwise."

@@ -7,7 +7,7 @@ __all__ = ['check_tensor', 'as_rows', 'smallest', 'NearestNeighbours']
 
 # %% ../nbs/04d_neighbours.ipynb #54524cf7
 import numpy as np, torch
-from .core import batches, progress
+from .core import batches, patch, progress
 
 # %% ../nbs/04d_neighbours.ipynb #2837bd19
 def check_tensor(name: str, x: torch.Tensor, shape: tuple[int, ...] | None = None, ndim: int | None = None):
@@ -81,82 +81,97 @@ class NearestNeighbours:
 
     def __len__(self): return len(self.rows)
 
-    def query(
-        self,
-        x: torch.Tensor,  # (N, ...): as wide as the reference when flattened, on any device
-        k: int = 5,
-    # both (N, k): distances, float32 and ascending; indices into the reference as it was given
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        "The `k` nearest reference points of each row of `x`. ValueError if there are fewer than `k`."
-        distances, found = self._query(self._checked(x, k), k)
-        return distances, self.rows[found]
+# %% ../nbs/04d_neighbours.ipynb #cbd56806
+@patch
+def query(
+    self: NearestNeighbours,
+    x: torch.Tensor,  # (N, ...): as wide as the reference when flattened, on any device
+    k: int = 5,
+# both (N, k): distances, float32 and ascending; indices into the reference as it was given
+) -> tuple[torch.Tensor, torch.Tensor]:
+    "The `k` nearest reference points of each row of `x`. ValueError if there are fewer than `k`."
+    distances, found = self._query(self._checked(x, k), k)
+    return distances, self.rows[found]
 
-    def within(self, k: int = 5) -> torch.Tensor:
-        "(distinct, k): distance of each reference point to its `k` nearest others; computed once."
-        self._need(torch.arange(len(self), device=self.rows.device), k)
-        return self._within[:, :k]
+@patch
+def within(self: NearestNeighbours, k: int = 5) -> torch.Tensor:
+    "(distinct, k): distance of each reference point to its `k` nearest others; computed once."
+    self._need(torch.arange(len(self), device=self.rows.device), k)
+    return self._within[:, :k]
 
-    def scores(
-        self,
-        x: torch.Tensor,  # (N, ...)
-        ks: tuple[int, ...] = (1, 5),
-    # for each k, (N,): `{k}nn`, the distance to the k-th neighbour, and `{k}ns`, the novelty score kNS
-    ) -> dict[str, torch.Tensor]:
-        "Neighbour distances and novelty scores (das2020, section 3), from one search."
-        most = max(ks)
-        if most >= len(self):
-            raise ValueError(f"ks={ks}: expected less than {len(self)}, the number of distinct reference points")
-        distances, found = self._query(self._checked(x, most), most)
-        self._need(found.unique(), most)
-        own = {k: self._within[:, :k].mean(1) for k in ks}
-        return {f"{k}nn": distances[:, k - 1] for k in ks} | {
-            f"{k}ns": distances[:, :k].mean(1) / own[k][found[:, :k]].mean(1) for k in ks
-        }
+# %% ../nbs/04d_neighbours.ipynb #eaeb17d6
+@patch
+def scores(
+    self: NearestNeighbours,
+    x: torch.Tensor,  # (N, ...)
+    ks: tuple[int, ...] = (1, 5),
+# for each k, (N,): `{k}nn`, the distance to the k-th neighbour, and `{k}ns`, the novelty score kNS
+) -> dict[str, torch.Tensor]:
+    "Neighbour distances and novelty scores (das2020, section 3), from one search."
+    most = max(ks)
+    if most >= len(self):
+        raise ValueError(f"ks={ks}: expected less than {len(self)}, the number of distinct reference points")
+    distances, found = self._query(self._checked(x, most), most)
+    self._need(found.unique(), most)
+    own = {k: self._within[:, :k].mean(1) for k in ks}
+    return {f"{k}nn": distances[:, k - 1] for k in ks} | {
+        f"{k}ns": distances[:, :k].mean(1) / own[k][found[:, :k]].mean(1) for k in ks
+    }
 
-    def _checked(self, x, k):
-        if not 1 <= k <= len(self):
-            raise ValueError(f"k={k}: expected 1 to {len(self)}, the number of distinct reference points")
-        return as_rows("x", x, self.reference.shape[1])
+# %% ../nbs/04d_neighbours.ipynb #6ef61101
+@patch
+def _checked(self: NearestNeighbours, x, k):
+    if not 1 <= k <= len(self):
+        raise ValueError(f"k={k}: expected 1 to {len(self)}, the number of distinct reference points")
+    return as_rows("x", x, self.reference.shape[1])
 
-    @torch.no_grad()
-    def _query(self, x, k):
-        parts, step = [], max(1, self._buffer // self.block)
-        for s in progress(batches(len(x), step), total=-(-len(x) // step), desc="neighbours"):
-            rows = x[s].to(self.reference)
-            distances, found, sure = self._refine(rows, *self._nominate(rows, min(k + 8, len(self))), k)
-            if not sure.all():
-                again = rows[~sure]
-                distances[~sure], found[~sure], _ = self._refine(
-                    again, *self._nominate(again.double(), min(k + 8, len(self))), k
-                )
-            parts.append((distances.sqrt().float(), found))
-        return tuple(torch.cat(p) for p in zip(*parts))
+# %% ../nbs/04d_neighbours.ipynb #9d0e8cb5
+@patch
+@torch.no_grad()
+def _query(self: NearestNeighbours, x, k):
+    parts, step = [], max(1, self._buffer // self.block)
+    for s in progress(batches(len(x), step), total=-(-len(x) // step), desc="neighbours"):
+        rows = x[s].to(self.reference)
+        distances, found, sure = self._refine(rows, *self._nominate(rows, min(k + 8, len(self))), k)
+        if not sure.all():
+            again = rows[~sure]
+            distances[~sure], found[~sure], _ = self._refine(
+                again, *self._nominate(again.double(), min(k + 8, len(self))), k
+            )
+        parts.append((distances.sqrt().float(), found))
+    return tuple(torch.cat(p) for p in zip(*parts))
 
-    def _nominate(self, x, m):
-        "Squared distances to the `m` nearest by the expansion, in the precision of `x`, and which they are."
-        best, found = x.new_empty(len(x), 0), self.rows.new_empty(len(x), 0)
-        for s in batches(len(self), self.block):
-            d = torch.addmm(self._norms[s].to(x.dtype), x, self.reference[s].to(x.dtype).T, alpha=-2)
-            values, places = smallest(d, min(m, d.shape[1]))
-            best, order = torch.cat([best, values], 1).topk(min(m, best.shape[1] + values.shape[1]), largest=False)
-            found = torch.cat([found, places + s.start], 1).gather(1, order)
-        return best.double() + x.double().square().sum(1, keepdim=True), found
+# %% ../nbs/04d_neighbours.ipynb #f1c8b0d5
+@patch
+def _nominate(self: NearestNeighbours, x, m):
+    "Squared distances to the `m` nearest by the expansion, in the precision of `x`, and which they are."
+    best, found = x.new_empty(len(x), 0), self.rows.new_empty(len(x), 0)
+    for s in batches(len(self), self.block):
+        d = torch.addmm(self._norms[s].to(x.dtype), x, self.reference[s].to(x.dtype).T, alpha=-2)
+        values, places = smallest(d, min(m, d.shape[1]))
+        best, order = torch.cat([best, values], 1).topk(min(m, best.shape[1] + values.shape[1]), largest=False)
+        found = torch.cat([found, places + s.start], 1).gather(1, order)
+    return best.double() + x.double().square().sum(1, keepdim=True), found
 
-    def _refine(self, x, rough, candidates, k):
-        "The `k` nearest candidates by direct differences: squared distances, which, and of which rows one can be sure."
-        step = max(1, self._buffer // (candidates.shape[1] * x.shape[1]))
-        difference = lambda s: x[s, None] - self.reference[candidates[s]]
-        exact = torch.cat([difference(s).square_().sum(2, dtype=torch.float64) for s in batches(len(x), step)])
-        outside = rough.amax(1) - 4 * (rough - exact).abs().amax(1)
-        nearest = exact.topk(k, largest=False)
-        sure = (outside >= nearest.values[:, -1] * (1 - 1e-5)) | (candidates.shape[1] == len(self))
-        return nearest.values, candidates.gather(1, nearest.indices), sure
+# %% ../nbs/04d_neighbours.ipynb #8b74b3ca
+@patch
+def _refine(self: NearestNeighbours, x, rough, candidates, k):
+    "The `k` nearest candidates by direct differences: squared distances, which, and of which rows one can be sure."
+    step = max(1, self._buffer // (candidates.shape[1] * x.shape[1]))
+    difference = lambda s: x[s, None] - self.reference[candidates[s]]
+    exact = torch.cat([difference(s).square_().sum(2, dtype=torch.float64) for s in batches(len(x), step)])
+    outside = rough.amax(1) - 4 * (rough - exact).abs().amax(1)
+    nearest = exact.topk(k, largest=False)
+    sure = (outside >= nearest.values[:, -1] * (1 - 1e-5)) | (candidates.shape[1] == len(self))
+    return nearest.values, candidates.gather(1, nearest.indices), sure
 
-    def _need(self, which, k):
-        "Fill in the neighbour distances within the reference of the rows `which`, as far as they are not known."
-        if k >= len(self):
-            raise ValueError(f"k={k}: expected less than {len(self)}, the number of distinct reference points")
-        if self._within.shape[1] < k: self._within = self.reference.new_full((len(self), k), torch.nan)
-        missing = which[self._within[which, 0].isnan()]
-        if len(missing):
-            self._within[missing] = self._query(self.reference[missing], self._within.shape[1] + 1)[0][:, 1:]
+# %% ../nbs/04d_neighbours.ipynb #2c7e01f2
+@patch
+def _need(self: NearestNeighbours, which, k):
+    "Fill in the neighbour distances within the reference of the rows `which`, as far as they are not known."
+    if k >= len(self):
+        raise ValueError(f"k={k}: expected less than {len(self)}, the number of distinct reference points")
+    if self._within.shape[1] < k: self._within = self.reference.new_full((len(self), k), torch.nan)
+    missing = which[self._within[which, 0].isnan()]
+    if len(missing):
+        self._within[missing] = self._query(self.reference[missing], self._within.shape[1] + 1)[0][:, 1:]

@@ -17,7 +17,7 @@ from itertools import chain
 
 import numpy as np, torch
 from torch import nn
-from .core import batches, progress
+from .core import batches, patch, progress
 from .generators import as_generator
 
 # %% ../nbs/03_neurons.ipynb #9d56efe1
@@ -73,6 +73,7 @@ def by_correlation(correlation: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.argsort(-correlation.clone().fill_diagonal_(2).cpu().numpy(),
                                        axis=1)).to(correlation.device)
 
+# %% ../nbs/03_neurons.ipynb #f90b6968
 @dataclass
 class NeuronStats:
     "Statistics of the P neurons of a layer over N latents (das2020, section 4)."
@@ -89,34 +90,42 @@ class NeuronStats:
     threshold: float | torch.Tensor = 1e-7  # a neuron is on above it: one number, or (P,) one for each
     _clusters: dict = field(default_factory=dict, repr=False)
 
-    @property
-    def alive(self) -> torch.Tensor:
-        "(P,) bool: on at least once."
-        return self.percent_activation > 0
-
-    @property
-    def width(self) -> int: return len(self.percent_activation)
-
-    def threshold_of(self, index: torch.Tensor) -> float | torch.Tensor:
-        "The threshold, for some neurons (n,)."
-        return self.threshold[index] if isinstance(self.threshold, torch.Tensor) else self.threshold
-
-    @cached_property
-    def alive_order(self) -> torch.Tensor:
-        "(A, A): `by_correlation` of the alive neurons. ValueError for a layer too wide to have R."
-        return by_correlation(require_correlation(self)[self.alive][:, self.alive])
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        "The statistics by name, for saving."
-        return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
-
-    def to(self, device) -> "NeuronStats":
-        "The same statistics on another device."
-        return replace(self, **{k: v.to(device) for k, v in self.tensors().items()}, _clusters={})
-
     def __repr__(self):
         return (f"NeuronStats({self.width} neurons over {self.n:,} latents: {int((~self.alive).sum())} dead, "
                 f"{self.off[0]:.0f} ± {self.off[1]:.0f} off per latent)")
+
+# %% ../nbs/03_neurons.ipynb #a45dd739
+@patch
+@property
+def alive(self: NeuronStats) -> torch.Tensor:
+    "(P,) bool: on at least once."
+    return self.percent_activation > 0
+
+@patch
+@property
+def width(self: NeuronStats) -> int: return len(self.percent_activation)
+
+@patch
+def threshold_of(self: NeuronStats, index: torch.Tensor) -> float | torch.Tensor:
+    "The threshold, for some neurons (n,)."
+    return self.threshold[index] if isinstance(self.threshold, torch.Tensor) else self.threshold
+
+@patch
+@cached_property
+def alive_order(self: NeuronStats) -> torch.Tensor:
+    "(A, A): `by_correlation` of the alive neurons. ValueError for a layer too wide to have R."
+    return by_correlation(require_correlation(self)[self.alive][:, self.alive])
+
+# %% ../nbs/03_neurons.ipynb #5799920a
+@patch
+def tensors(self: NeuronStats) -> dict[str, torch.Tensor]:
+    "The statistics by name, for saving."
+    return {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
+
+@patch
+def to(self: NeuronStats, device) -> "NeuronStats":
+    "The same statistics on another device."
+    return replace(self, **{k: v.to(device) for k, v in self.tensors().items()}, _clusters={})
 
 # %% ../nbs/03_neurons.ipynb #7d07d540
 def _statistic(stats: NeuronStats, name: str) -> torch.Tensor:
@@ -171,6 +180,7 @@ def layer_activations(
             source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()})
             yield s, _rows(seen, s.stop - s.start, layer)
 
+# %% ../nbs/03_neurons.ipynb #3efb4129
 def _rows(seen: list[torch.Tensor], expected: int, layer: str) -> torch.Tensor:
     """What a layer did in one forward pass, its calls one below the other.
     ValueError if it did not run with the batch first."""
@@ -198,6 +208,7 @@ QUANTILE_ROWS = 10_000  # latents whose activations are kept for the percentiles
 QUANTILE_CELLS = 2 * 10**8  # activations kept for them, at most
 MAX_CORRELATED = 8192  # neurons of the widest layer whose correlation matrix is computed
 
+# %% ../nbs/03_neurons.ipynb #172e9edc
 class _Sums:
     "Running sums over batches of activations (B, P), in float64."
     def __init__(self, width: int, classes: int, device):
@@ -254,6 +265,7 @@ def _checked_labels(labels, latents: torch.Tensor) -> torch.Tensor | None:
                          f"expected one integer >= 0 for each of the {len(latents)} latents")
     return labels.long()
 
+# %% ../nbs/03_neurons.ipynb #a842542a
 class _Rows:
     """Evenly spaced rows of activations, kept for percentiles, as many as there is room for.
     ValueError for a layer too wide."""
@@ -370,6 +382,7 @@ def neuron_clusters(stats: NeuronStats, clusters: int = 10, seed: int = 0) -> to
         stats._clusters[clusters, seed] = members.to(alive.device)
     return stats._clusters[clusters, seed]
 
+# %% ../nbs/03_neurons.ipynb #eadd1e23
 def require_correlation(stats: NeuronStats) -> torch.Tensor:
     "R, or ValueError for a layer too wide to have one."
     if len(stats.correlation): return stats.correlation

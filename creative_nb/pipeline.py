@@ -77,6 +77,7 @@ def outputs(job: Job, notebook: str) -> list[str]:
     else: settings = job.settings if job.setting == WHOLE else [job.setting]
     return [f"{shelf(job.paper.name, s, job.scale)}/{notebook}.ipynb" for s in settings]
 
+# %% ../nbs/10_pipeline.ipynb #685c0d50
 def printed_inputs(job: Job) -> list[str]:
     "The printed tables that a job's code may read: those of its paper, and of papers that its code names."
     if "creative_nb.published" not in modules(job.source): return []
@@ -132,6 +133,7 @@ def with_needed(jobs: list[Job], only: list[str]) -> list[Job]:
     for job in reversed(jobs): kept |= set(outputs_before(job)) if job.output in kept else set()
     return [j for j in jobs if j.output in kept]
 
+# %% ../nbs/10_pipeline.ipynb #75b2a1d3
 def outputs_before(job: Job) -> list[str]: return [o for n in job.paper.after(job.notebook) for o in outputs(job, n)]
 
 # %% ../nbs/10_pipeline.ipynb #c56c89d8
@@ -201,6 +203,7 @@ def run(
                            + "".join(f"\nmissing: {m}" for m in missing))
     summary(jobs)
 
+# %% ../nbs/10_pipeline.ipynb #e5c159a3
 def selection(scale: str, papers=None, settings=None, change: str = "", only: str = "") -> dict:
     "The arguments of `plan`, for the Snakefile."
     return {"scale": scale, "papers": split_names(papers), "settings": split_names(settings), "change": change,
@@ -231,6 +234,7 @@ def result_file(paper: Paper, entry: dict, setting: str, scale: str | None = Non
     names = [entry["result"] + source for source in ("", "_people", "_simulated")]
     return next((folder / f"{n}.csv" for n in names if (folder / f"{n}.csv").is_file()), None)
 
+# %% ../nbs/10_pipeline.ipynb #2885501e
 def index_table(paper: str, scale: str | None = None) -> pd.DataFrame:
     """The index of a paper: item, notebook, printed table, and the file of the measured one for each setting that has
     it."""
@@ -255,6 +259,7 @@ def find_cell(table: pd.DataFrame, column: str, keys: list[str]) -> pd.Series:
         )
     return rows.set_index(key_columns(table))[column]
 
+# %% ../nbs/10_pipeline.ipynb #2d39e24f
 def where(paper: str, item: str = "", *cell: str, scale: str | None = None) -> str:
     """Where a printed table or figure is made again, or one cell of it: printed and measured value.
     The cell is key values and a column."""
@@ -266,6 +271,7 @@ def where(paper: str, item: str = "", *cell: str, scale: str | None = None) -> s
     if row.printed: lines.insert(0, f"printed   data/published/{paper}/{row.printed}.csv")
     return "\n".join([*_cell_lines(paper, entry, row, list(cell)), *lines] if cell else lines)
 
+# %% ../nbs/10_pipeline.ipynb #6017b71b
 def _cell_lines(paper: str, entry: dict, row: pd.Series, cell: list[str]) -> list[str]:
     if not row.printed: raise ValueError("this item is not a printed table: it has no cells")
     table = printed_table(paper, row.printed)
@@ -299,6 +305,7 @@ def _arguments() -> argparse.ArgumentParser:
     _more_arguments(commands)
     return parser
 
+# %% ../nbs/10_pipeline.ipynb #7ddb34d2
 def _more_arguments(commands):
     command = commands.add_parser("execute", help="execute one notebook")
     for name in ("notebook", "output"): command.add_argument(name)

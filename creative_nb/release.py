@@ -133,6 +133,7 @@ def _output(out: dict) -> str:
     return (data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data
             else "")
 
+# %% ../nbs/10b_release.ipynb #e0c0eb19
 def readme() -> str:
     "README.md as it follows from `nbs/index.ipynb`."
     parts = []

@@ -53,6 +53,7 @@ def versions() -> dict[str, str]:
 # %% ../nbs/09_runs.ipynb #abbf0795
 LABELS = ("none", "people", "simulated panel")
 
+# %% ../nbs/09_runs.ipynb #64b88055
 def provenance(
     *,
     scale: str,  # smoke, quick or paper
@@ -114,6 +115,7 @@ def small_png(picture: bytes) -> bytes:
                                                             dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
+# %% ../nbs/09_runs.ipynb #7a66c579
 def save_figure(
     fig,  # a matplotlib figure
     path: str | Path,

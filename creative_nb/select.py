@@ -49,6 +49,7 @@ def pack8(mask: torch.Tensor) -> torch.Tensor:
     if mask.shape[1] % 8: mask = nn.functional.pad(mask, (0, -mask.shape[1] % 8))
     return mask.contiguous().view(torch.int64)
 
+# %% ../nbs/04a_select.ipynb #f6bcb2b8
 class CandidateIndex:
     "The candidates of each row, counted: a mask (B, M), or one packed by `pack8`, of `width` M."
     def __init__(self, candidates: torch.Tensor, width: int | None = None):
@@ -125,6 +126,7 @@ def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns:
     gamma.view(-1).index_fill_(0, places, torch.inf)
     return gamma
 
+# %% ../nbs/04a_select.ipynb #e5484e45
 def least_related(
     d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor], kappa: float
 ) -> torch.Tensor:

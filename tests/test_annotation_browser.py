@@ -182,14 +182,13 @@ def test_the_command_line_checks_before_it_starts(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        for wrong, said in (
-            ([pool, pool + "x"], "store=.*no such file"), ([store + "x", store], "pool=.*no such file"),
-            ([store, pool], "this is a store"), ([store, store + "x", "--create"], "this is a store"),
-            ([other.replace("labels.sqlite", "note"), store], "damaged"), ([pool, other], "another pool"),
-            ([pool, pool], "no store"), ([pool, store, "--port", "99999"], "port=99999"),
-            ([pool, store, "--port", str(taken.getsockname()[1])], "in use"),
-            ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9"),
-        ):
+        for wrong, said in (([pool, pool + "x"], "store=.*no such file"), ([store + "x", store], "pool=.*no such file"),
+                            ([store, pool], "this is a store"), ([store, store + "x", "--create"], "this is a store"),
+                            ([other.replace("labels.sqlite", "note"), store], "damaged"),
+                            ([pool, other], "another pool"), ([pool, pool], "no store"),
+                            ([pool, store, "--port", "99999"], "port=99999"),
+                            ([pool, store, "--port", str(taken.getsockname()[1])], "in use"),
+                            ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9")):
             with pytest.raises(SystemExit, match=f"^error: .*{said}"): main([*wrong, "--no-browser"])
     assert [p.name for p in tmp_path.glob("*.sqlite")] == ["labels.sqlite"]
 

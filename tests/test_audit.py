@@ -6,20 +6,8 @@ from itertools import chain
 
 import pandas as pd
 import pytest
-from creative_nb.claims import (
-    FAILS,
-    HOLDS,
-    PART,
-    Claims,
-    InPrint,
-    all_claims,
-    audit_table,
-    normalised,
-    range_cases,
-    repeated_rows,
-    significant_digits,
-    verdict,
-)
+from creative_nb.claims import (FAILS, HOLDS, PART, Claims, InPrint, all_claims, audit_table, normalised, range_cases,
+                                repeated_rows, significant_digits, verdict)
 from creative_nb.core import from_root
 from creative_nb.das2019 import audit as das2019
 from creative_nb.das2020 import audit as das2020
@@ -61,7 +49,8 @@ def test_a_finding_has_cases_and_evidence(paper):
     assert set(table.verdict) <= {HOLDS, PART, FAILS}  # so every check found numbers in the committed tables
     assert table.evidence.str.contains(r"\d").all()
     failing = table.verdict != HOLDS
-    assert table[failing].evidence.str.contains(" fail: ").all() and table[~failing].evidence.str.startswith("all ").all()
+    assert (table[failing].evidence.str.contains(" fail: ").all()
+            and table[~failing].evidence.str.startswith("all ").all())
 
 
 def test_every_printed_number_with_a_range_is_checked():
@@ -93,26 +82,69 @@ def test_known_oddities_are_found(paper, name, expected, evidence):
 LOW = {"method": "loact"}
 PLANTED = [  # paper, table, the row and its new values, the claim and its new verdict
     ("das2020", "table3_vae_losses", {"dataset": "fmnist"}, {"total": "242.6"}, "totals", FAILS),
-    ("das2020", "table1_human_labels", {"dataset": "mnist", "method": "random"}, {"creative": "0.34"}, "fractions", FAILS),
-    ("das2020", "table8_prior_human_study", {"dataset": "mnist", "method": "regular"}, {"creative": "0.16"},
-     "fractions", FAILS),
-    ("das2020", "table4_human_labels", {"dataset": "mnist", "method": "random"}, {"recon_distance": "4.25"},
-     "distance_of_five", FAILS),
+    (
+        "das2020",
+        "table1_human_labels",
+        {"dataset": "mnist", "method": "random"},
+        {"creative": "0.34"},
+        "fractions",
+        FAILS,
+    ),
+    (
+        "das2020",
+        "table8_prior_human_study",
+        {"dataset": "mnist", "method": "regular"},
+        {"creative": "0.16"},
+        "fractions",
+        FAILS,
+    ),
+    (
+        "das2020",
+        "table4_human_labels",
+        {"dataset": "mnist", "method": "random"},
+        {"recon_distance": "4.25"},
+        "distance_of_five",
+        FAILS,
+    ),
     ("das2020", SWEEP, LOW | {"n_neurons": "10"}, {"input_5nn": "5.37"}, "neighbours", FAILS),
-    ("das2020", SWEEP, {"method": "cor", "n_neurons": "20"}, {"oc_score": "346.43", "recon_distance": "4.33"},
-     "repeats", FAILS),
-    ("das2020", "table2_labels_vs_metrics", {"dataset": "mnist", "label": "creative"}, {"ice_mnist": "4.2"},
-     "ranges", FAILS),
+    (
+        "das2020",
+        SWEEP,
+        {"method": "cor", "n_neurons": "20"},
+        {"oc_score": "346.43", "recon_distance": "4.33"},
+        "repeats",
+        FAILS,
+    ),
+    (
+        "das2020",
+        "table2_labels_vs_metrics",
+        {"dataset": "mnist", "label": "creative"},
+        {"ice_mnist": "4.2"},
+        "ranges",
+        FAILS,
+    ),
     ("das2020", "facts", {"fact": "classifier_test_accuracy", "dataset": "mnist"}, {"value": "99.28"}, "ranges", FAILS),
     ("das2020", "facts", {"fact": "dead_neurons_layer1", "dataset": "mnist"}, {"value": "251"}, "dead_units", FAILS),
-    ("das2020", "table4_human_labels", {"dataset": "combined", "method": "noisy"}, {"creative": "0.25"},
-     "printed_twice", HOLDS),
+    (
+        "das2020",
+        "table4_human_labels",
+        {"dataset": "combined", "method": "noisy"},
+        {"creative": "0.25"},
+        "printed_twice",
+        HOLDS,
+    ),
     ("das2020", "in_text", {"quantity": "annotators_prior_study"}, {"value": "3"}, "kappa_bound", HOLDS),
     ("das2020", "in_text", {"quantity": "off_neurons_layer"}, {"value": "3"}, "off_layer", HOLDS),
     ("das2019", "in_text", {"quantity": "perturbed_percent"}, {"value": "0.1"}, "perturbed", HOLDS),
     ("das2019", "table1_novelty", {"dataset": "mnist", "method": "test"}, {"input_1ns": "-1.096"}, "ranges", FAILS),
-    ("li2020", S3, {"group": "AM-L with Mean Initialization", "variant": "Average"}, {"inception_score": "7.84"},
-     "averages", HOLDS),
+    (
+        "li2020",
+        S3,
+        {"group": "AM-L with Mean Initialization", "variant": "Average"},
+        {"inception_score": "7.84"},
+        "averages",
+        HOLDS,
+    ),
 ]
 
 
@@ -134,7 +166,9 @@ def test_one_number_of_the_text_is_mended(plant):
 def test_repeated_rows_need_two_values_and_one_of_four_digits():
     a = {"variant": "a", "fid": "38.39", "is": "7.03", "lpips": "0.64"}
     assert repeated_rows({"a": a, "b": a | {"variant": "b"}}) == {("a", "b"): {"fid": "38.39", "is": "7.03"}}
-    assert not repeated_rows({"a": a, "b": a | {"fid": "38.38"}}) and not repeated_rows({"a": a, "b": a | {"is": "7.04"}})
+    assert not repeated_rows({"a": a, "b": a | {"fid": "38.38"}}) and not repeated_rows(
+        {"a": a, "b": a | {"is": "7.04"}}
+    )
     assert [significant_digits(x) for x in ("0.44", "-1.50", "100", "0.0")] == [2, 3, 3, 0]
 
 
@@ -164,7 +198,8 @@ def test_levels_off_has_one_verdict_in_print():
 def test_a_sentence_cannot_get_a_second_test():
     claim = Claims()
     claim("1", "A is above B.", "t")(function := lambda evidence: iter(()))
-    with pytest.raises(ValueError, match="A is  above B!.*is claim <lambda> already"): claim.untestable("b", "2", "A is  above B!", "t")
+    with pytest.raises(ValueError, match="A is  above B!.*is claim <lambda> already"):
+        claim.untestable("b", "2", "A is  above B!", "t")
     claim("1", "A is above B.", "another test")(function)  # a cell that runs again
     assert claim["<lambda>"].test == "another test"
     other = Claims()

@@ -31,7 +31,8 @@ def copy(tmp_path) -> Path:
 
 def nbdev(command: str, folder: Path):
     environment = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
-    subprocess.run([Path(sys.executable).parent / command], cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run([Path(sys.executable).parent / command], cwd=folder, env=environment, check=True,
+                   capture_output=True)
 
 
 def texts(folder: Path, pattern: str) -> dict[str, str]:

@@ -3,45 +3,22 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import pandas as pd
 import pytest
 import torch
 from creative_nb import claims as engine
-from creative_nb.claims import (
-    FAILS,
-    HELD,
-    HOLDS,
-    IS_PRINTED,
-    NEEDS_PEOPLE,
-    NO_DATA,
-    NO_PRINT,
-    PART,
-    SIMULATED,
-    Case,
-    Claims,
-    Evidence,
-    InPrint,
-    above,
-    case_from,
-    claims_table,
-    evidence_text,
-    failures,
-    format_number,
-    similar,
-    style_claims,
-    verdict,
-    verdict_counts,
-)
+from creative_nb.claims import (FAILS, HELD, HOLDS, IS_PRINTED, NEEDS_PEOPLE, NO_DATA, NO_PRINT, PART, SIMULATED, Case,
+                                Claims, Evidence, InPrint, above, case_from, claims_table, evidence_text, failures,
+                                format_number, similar, style_claims, verdict, verdict_counts)
 from creative_nb.core import from_root
-from creative_nb.das2020 import claims_networks, claims_novelty
+from creative_nb.das2020 import claims_networks
 from creative_nb.das2020.claims import CLAIMS
 from creative_nb.das2020.claims_novelty import Sweep
 from creative_nb.methods import METHODS, LowActive
 from creative_nb.novelty import METRICS
 from creative_nb.paper import Paper, load_paper, shelf
-from creative_nb.published import printed_table, printed_tables
+from creative_nb.published import printed_tables
 from creative_nb.runs import read_table, save_table
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,13 +64,16 @@ UNCHANGED = {"regular": 1.0, "test": 1.2, "interpolation-2": 0.95, "interpolatio
 def sweep(order, dataset="mnist", ns=NS, **more):
     "The methods from most to least novel, above regular decoding (1), growing and levelling off with the neurons."
     rows = [row(m, 0, v, dataset, image_spread=9.0) for m, v in UNCHANGED.items()]
-    changed = [row(m, n, 2 + 0.1 * (len(order) - i) + math.log(n), dataset, **more) for i, m in enumerate(order) for n in ns]
+    changed = [row(m, n, 2 + 0.1 * (len(order) - i) + math.log(n), dataset, **more) for i, m in enumerate(order)
+               for n in ns]
     return pd.DataFrame(rows + changed)
 
 
 FIRST = ["low-active", "non-specific", "three-clusters", "one-cluster", "correlation", "random-off", "noisy"]
 LAST = FIRST[::-1]
-LEADING = "novel random_is_less_novel fewest_neurons among_the_top clusters_work efficient grows levels_off highest_distance"
+LEADING = (
+    "novel random_is_less_novel fewest_neurons among_the_top clusters_work efficient grows levels_off highest_distance"
+)
 
 
 # -- cases and verdicts
@@ -255,7 +235,8 @@ def views(dataset="mnist", **scores):
     "What a classifier says of images; the other rows have scores that must not be taken."
     names = {"low_active": ("low-active", 5), "random_images": ("random-images", 0)}
     base = dict(dataset=dataset, classifier=dataset, ice=1, ice_sd=1, fid=1, samples=9)
-    rows = [dict(base, inception_score=v, **dict(zip(("method", "n_neurons"), names.get(m, (m, 0))))) for m, v in scores.items()]
+    rows = [dict(base, inception_score=v, **dict(zip(("method", "n_neurons"), names.get(m, (m, 0)))))
+            for m, v in scores.items()]
     many = dict(base, method="low-active", n_neurons=25, inception_score=1.0)
     return [*rows, many, dict(rows[0], classifier="other", inception_score=99.0)]
 
@@ -267,7 +248,8 @@ def test_relative_spread_of_the_metrics(folder):
     write(folder, "metric_sweep", table)
     assert outcomes("spread_of_distance spread_of_scores", folder) == {HOLDS}
     view = dict(dataset="mnist", method="low-active", n_neurons=5, inception_score=7.5, ice=1.0)
-    write(folder, "classifier_metrics", [dict(view, classifier="mnist", ice_sd=0.15), dict(view, classifier="fmnist", ice_sd=0.3)])
+    write(folder, "classifier_metrics", [dict(view, classifier="mnist", ice_sd=0.15),
+                                         dict(view, classifier="fmnist", ice_sd=0.3)])
     assert outcome("spread_of_scores", folder) == PART
     assert "D_r 0.20 against ICE mnist 0.15" in evidence_text(cases_of("spread_of_scores", folder)).split(HELD)[0]
 
@@ -334,11 +316,11 @@ def test_the_small_digits_stand_in_for_mnist_but_not_for_its_numbers(folder):
 
 def choices(random, hidden1, off50=2.0):
     "D_r by choice, value and method, as 10_sensitivity saves it."
-    rows = [("low-active: others", "most correlated", "low-active", 4.0), ("low-active: others", "at random", "low-active", random),
-            ("neurons turned off", "5", "turn-off", 1.1), ("neurons turned off", "50", "turn-off", off50),
-            ("on-value", "2 x max", "low-active", 4.0), ("layer", "hidden1", "low-active", hidden1),
-            ("layer", "hidden2", "low-active", 4.0), ("D_r encodes to", "the mean", "regular", 1.0),
-            ("D_r encodes to", "a draw", "regular", 9.0)]
+    rows = [("low-active: others", "most correlated", "low-active", 4.0),
+            ("low-active: others", "at random", "low-active", random), ("neurons turned off", "5", "turn-off", 1.1),
+            ("neurons turned off", "50", "turn-off", off50), ("on-value", "2 x max", "low-active", 4.0),
+            ("layer", "hidden1", "low-active", hidden1), ("layer", "hidden2", "low-active", 4.0),
+            ("D_r encodes to", "the mean", "regular", 1.0), ("D_r encodes to", "a draw", "regular", 9.0)]
     return pd.DataFrame(rows, columns=["choice", "value", "method", "recon_distance"])
 
 
@@ -367,7 +349,8 @@ def test_profile_of_interpolation(folder):
 
 
 def test_overhead_and_filter(folder):
-    timed = [dict(method=m, plain_us_per_sample=10.0, creative_us_per_sample=c) for m, c in (("low-active", 10.9), ("correlation", 12.0))]
+    timed = [dict(method=m, plain_us_per_sample=10.0, creative_us_per_sample=c)
+             for m, c in (("low-active", 10.9), ("correlation", 12.0))]
     write(folder, "benchmarks_decoding", timed, "all")
     assert outcome("overhead", folder) == PART
     assert evidence_text(cases_of("overhead", folder)) == "1 of 2 fail: correlation 1.20. Hold: low-active 1.09"
@@ -377,7 +360,8 @@ def test_overhead_and_filter(folder):
 
 
 def test_time_grows_as_sorting(folder):
-    rows = [("decoding", line, "neurons in the layer", p, s) for line in ("plain", "low-active") for p, s in ((100, 1.0), (1000, 14.0))]
+    rows = [("decoding", line, "neurons in the layer", p, s) for line in ("plain", "low-active")
+            for p, s in ((100, 1.0), (1000, 14.0))]
     columns = ["task", "line", "against", "size", "seconds"]
     write(folder, "benchmarks_growth", pd.DataFrame(rows, columns=columns), "all")
     assert outcome("sorting", folder) == HOLDS and len(cases_of("sorting", folder)) == 1  # 10 log 1000 / log 100 = 15
@@ -489,7 +473,8 @@ def test_verdicts_on_simulated_labels_say_so(judged):
 
 def test_the_combined_set_leads_by_one_printed_cell():
     cases = {c.text: c.holds for c in CLAIMS["most_creative_of_the_combined_set"].cases(PAPER)}
-    assert [text for text, holds in cases.items() if not holds] == ["Table 4 0.26 against noisy 0.26"] and len(cases) == 6
+    assert [text for text, holds in cases.items()
+            if not holds] == ["Table 4 0.26 against noisy 0.26"] and len(cases) == 6
 
 
 # -- what the code itself shows
@@ -516,10 +501,12 @@ def test_every_claim_can_be_asked_of_the_printed_tables(name):
 
 EXPECTED = {
     HOLDS: "meaningful most_creative prior_most_creative most_distant creative_metrics filter_helps noisy_is_nearer clusters_work "
-           "highest_distance novel grows",
+    "highest_distance novel grows",
     PART: "novel_between novel_metrics same_trend combined_helps non_specific_creative significant fewest_neurons schemes_alike "
-          "interpolation_is_opposite non_specific_stands_out levels_off among_the_top most_creative_of_the_combined_set",
-    FAILS: "noisy_is_regular agreement", NO_DATA: "less_variety overhead"}
+    "interpolation_is_opposite non_specific_stands_out levels_off among_the_top most_creative_of_the_combined_set",
+    FAILS: "noisy_is_regular agreement",
+    NO_DATA: "less_variety overhead",
+}
 
 
 @pytest.mark.parametrize("name,expected", [(name, v) for v, names in EXPECTED.items() for name in names.split()])

@@ -9,15 +9,8 @@ import pytest
 import statsmodels.api as sm
 import torch
 from creative_nb import creativity
-from creative_nb.creativity import (
-    STRENGTHS,
-    CreativityClassifier,
-    CrossValidation,
-    coefficient_path,
-    cross_validate_creativity,
-    plot_calibration,
-    plot_path,
-)
+from creative_nb.creativity import (STRENGTHS, CreativityClassifier, CrossValidation, coefficient_path,
+                                    cross_validate_creativity, plot_calibration, plot_path)
 from judged_images import simulated
 from sklearn.calibration import calibration_curve
 from sklearn.exceptions import NotFittedError

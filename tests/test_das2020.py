@@ -83,7 +83,8 @@ def test_folders_of_few_classes(tmp_path, classes):
         (tmp_path / "images" / str(c)).mkdir(parents=True)
         for i, image in enumerate(digits.images[digits.labels == c][:60]):
             to_pil_image(image).save(tmp_path / "images" / str(c) / f"{i}.png")
-    run = small_run(tmp_path, "folder", root=str(tmp_path / "images"), vae={"hidden": [32, 16], "latent": 4, "epochs": 2})
+    run = small_run(tmp_path, "folder", root=str(tmp_path / "images"),
+                    vae={"hidden": [32, 16], "latent": 4, "epochs": 2})
     table = sweep(run, [1], 20).set_index("method")
     assert table.recon_distance[["regular", "test", "random-off"]].notna().all()
     assert pd.isna(table.recon_distance["interpolation-6"]) and "recon_distance_sd" in table
@@ -189,7 +190,8 @@ def test_earlier_trainings_are_judged_again_from_their_tables(run, tmp_path, mon
 def test_prediction_interval_is_scipys(values, level):
     "For one more draw: Student's t around the mean, its scale widened by the uncertainty of the mean."
     k, mean, sd = len(values), np.mean(values), np.std(values, ddof=1)
-    cell = prediction_intervals(pd.DataFrame({"method": "a", "seed": range(k), "x": values}), ["method"], level=level).iloc[0]
+    cell = prediction_intervals(pd.DataFrame({"method": "a", "seed": range(k), "x": values}), ["method"],
+                                level=level).iloc[0]
     if sd > 1e-6:
         low, high = scipy.stats.t.interval(level, k - 1, loc=mean, scale=sd * np.sqrt(1 + 1 / k))
         assert [cell.low, cell.high] == pytest.approx([low, high], rel=1e-9, abs=1e-9)
@@ -206,7 +208,8 @@ def test_prediction_interval_covers_as_often_as_it_says():
 
 def test_order_of_the_methods():
     printed = pd.DataFrame({"method": ["a", "b", "c", "d"], "n_neurons": 5, "recon_distance": [1, 2, 3, np.nan]})
-    table = lambda seed, values: pd.DataFrame({"method": ["c", "b", "a", "d"], "n_neurons": 5, "recon_distance": values, "seed": seed})
+    table = lambda seed, values: pd.DataFrame({"method": ["c", "b", "a", "d"], "n_neurons": 5, "recon_distance": values,
+                                               "seed": seed})
     tables = [table(1, [3.0, 2, 1, 0]), table("full", [1.0, 2, 3, 9]), table(0, [2.0, 3, 1, np.nan]),
               table(1, 9.0).assign(n_neurons=1)]
     found = rank_correlations(pd.concat(tables), printed, 5)

@@ -1,4 +1,5 @@
-"Generators of other people: conditional, keyword arguments, other ranges, noise, functions, layers that run many times."
+"Generators of other people: conditional, keyword arguments, other ranges, noise, functions, layers that run many "
+"times."
 import functools
 import warnings
 
@@ -40,7 +41,8 @@ class Keywords(Body):
     def __init__(self):
         super().__init__(4)
 
-    def forward(self, latents, *, noise, scale=1.0): return {"images": super().forward(latents, scale * noise).sigmoid()}
+    def forward(self, latents, *, noise, scale=1.0):
+        return {"images": super().forward(latents, scale * noise).sigmoid()}
 
 
 class InnerNoise(Body):
@@ -64,18 +66,11 @@ def tuple_of(z): return BODY(z), "and more"
 
 
 BODY = Body()
-GENERATORS = {
-    "module": Body(),
-    "conditional": Generator(Conditional(), inputs={"y": Classes(3)}, value_range=(-1, 1)),
-    "keywords": Generator(Keywords(), inputs={"noise": Noise((4,))}, output="images", value_range=(0, 1)),
-    "embedding": Generator(Keywords(), inputs={"noise": Embeddings(torch.eye(4))}, output="images"),
-    "inner noise": InnerNoise(),
-    "in place": InPlace(),
-    "tuple": Generator(tuple_of, output=0),
-    "partial": functools.partial(Body()),
-    "bound method": Body().forward,
-    "many calls": Repeated(),
-}
+GENERATORS = {"module": Body(), "conditional": Generator(Conditional(), inputs={"y": Classes(3)}, value_range=(-1, 1)),
+              "keywords": Generator(Keywords(), inputs={"noise": Noise((4,))}, output="images", value_range=(0, 1)),
+              "embedding": Generator(Keywords(), inputs={"noise": Embeddings(torch.eye(4))}, output="images"),
+              "inner noise": InnerNoise(), "in place": InPlace(), "tuple": Generator(tuple_of, output=0),
+              "partial": functools.partial(Body()), "bound method": Body().forward, "many calls": Repeated()}
 
 
 def fitted(generator, **options) -> CreativeDecoder:
@@ -105,7 +100,8 @@ def test_the_seed_decides_the_images(name):
 
 @pytest.mark.parametrize("name", [n for n in GENERATORS if n != "inner noise"])
 def test_batches_do_not_matter(name):
-    whole, parts = (fitted(GENERATORS[name], batch_size=size).decode(Z[:50], LowActive(n=2), seed=1) for size in (50, 7))
+    whole, parts = (fitted(GENERATORS[name], batch_size=size).decode(Z[:50], LowActive(n=2), seed=1)
+                    for size in (50, 7))
     torch.testing.assert_close(whole, parts)
 
 
@@ -114,7 +110,8 @@ def test_given_inputs_are_used():
     classes = torch.arange(30) % 3
     images = decoder.decode(Z[:30], Regular(), inputs={"y": classes})
     with torch.no_grad(): torch.testing.assert_close(images, decoder.source.model(Z[:30], classes))
-    for wrong, message in (({"label": classes}, "label.*expected some of y"), ({"y": classes[:3]}, "y has 3 rows, expected 30")):
+    for wrong, message in (({"label": classes}, "label.*expected some of y"),
+                           ({"y": classes[:3]}, "y has 3 rows, expected 30")):
         with pytest.raises(ValueError, match=message): decoder.decode(Z[:30], inputs=wrong)
 
 
@@ -153,12 +150,14 @@ def test_layers_that_are_never_off_at_zero(act):
 def test_always_on_is_said():
     class Softplus(Body):
         def __init__(self): super().__init__(act=nn.Softplus)
-    with pytest.warns(UserWarning, match="every neuron of layer 'hidden' is always on.*threshold='p10'"): fitted(Softplus())
+    with pytest.warns(UserWarning, match="every neuron of layer 'hidden' is always on.*threshold='p10'"):
+        fitted(Softplus())
 
 
 @pytest.mark.parametrize("threshold", ["p101", "median", "2max", "p", ""])
 def test_unknown_thresholds(threshold):
-    with pytest.raises(ValueError, match="threshold=.*expected a number, a percentile"): CreativeDecoder(Body(), "hidden", threshold=threshold).fit(Z)
+    with pytest.raises(ValueError, match="threshold=.*expected a number, a percentile"):
+        CreativeDecoder(Body(), "hidden", threshold=threshold).fit(Z)
 
 
 def test_a_layer_that_does_not_run_is_said():
@@ -173,7 +172,8 @@ def test_a_layer_that_does_not_run_is_said():
 
 def test_functions_without_a_network():
     with pytest.raises(ValueError, match="module=network"): CreativeDecoder(lambda z: z, "hidden")
-    with pytest.raises(ValueError, match="uses 2 networks: pass module="): CreativeDecoder(lambda z: BODY(z) + OTHER(z), "hidden")
+    with pytest.raises(ValueError, match="uses 2 networks: pass module="):
+        CreativeDecoder(lambda z: BODY(z) + OTHER(z), "hidden")
     assert networks_behind(lambda z: BODY(z)) == [BODY]
 
 
@@ -199,10 +199,12 @@ def test_bad_samplers(make):
 
 def test_suggested_layers():
     table = suggest_layers(Body(), Z)
-    assert table.layer.tolist() == ["hidden.0", "hidden.1", "out"] and table[table.advice != ""].layer.item() == "hidden.1"
+    assert (table.layer.tolist() == ["hidden.0", "hidden.1", "out"]
+            and table[table.advice != ""].layer.item() == "hidden.1")
     assert table[["dead", "low_active", "sometimes", "always_on"]].sum(axis=1).tolist() == pytest.approx([100] * 3)
     smooth = suggest_layers(Body(act=nn.Softplus), Z)
-    assert smooth.always_on[smooth.layer == "hidden.1"].item() == 100 and smooth[smooth.advice != ""].layer.item() == "hidden.0"
+    assert (smooth.always_on[smooth.layer == "hidden.1"].item() == 100
+            and smooth[smooth.advice != ""].layer.item() == "hidden.0")
     assert list(suggest_layers(GENERATORS["conditional"], Z).layer) == ["hidden.0", "hidden.1", "out"]
 
 
@@ -218,7 +220,8 @@ def test_images_of_another_range_are_refused():
     images = torch.rand(50, 1, 8, 8)
     novelty = Novelty().fit(images)
     for other in (2 * images - 1, 255 * images):
-        with pytest.raises(ValueError, match=r"images: values from .* those of the training images, \S+ to"): novelty.score(other)
+        with pytest.raises(ValueError, match=r"images: values from .* those of the training images, \S+ to"):
+            novelty.score(other)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         novelty.score(torch.rand(5, 1, 8, 8))

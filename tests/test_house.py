@@ -30,7 +30,12 @@ def write(root: Path, path: str, code: str):
     if to.suffix != ".ipynb": return to.write_text(code, encoding="utf-8")
     cells = [new_code_cell(c.strip()) for c in code.split("# %%\n")]
     cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}), to)
+    nbformat.write(
+        new_notebook(
+            cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
+        ),
+        to,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,8 @@ def house(tmp_path_factory) -> Path:
 
 
 def pipeline(root: Path, *args: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], cwd=root, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], cwd=root, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -64,7 +70,8 @@ def test_a_new_paper_runs(house):
 
 
 def test_a_new_method_metric_and_data_set_are_in_the_tables(house):
-    pipeline(house, "run", "smoke", "--paper", "das2020", "--settings", "squares", "--only", "03_metric_sweep", "--cores", "2")
+    pipeline(house, "run", "smoke", "--paper", "das2020", "--settings", "squares", "--only", "03_metric_sweep",
+             "--cores", "2")
     shelf = house / "runs/smoke/das2020/squares"
     sweep = read_table(shelf / "tables/metric_sweep.csv")
     assert set(sweep.dataset) == {"squares"} and "rarest" in set(sweep.method)
@@ -85,11 +92,14 @@ def strings(path: Path) -> list[tuple[int, str]]:
     "String constants of a module that are no docstrings."
     tree = ast.parse(path.read_text(encoding="utf-8"))
     scopes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, scopes) and n.body and isinstance(n.body[0], ast.Expr)}
-    return [(n.lineno, n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docstrings]
+    docstrings = {id(n.body[0].value) for n in ast.walk(tree) if isinstance(n, scopes) and n.body
+                  and isinstance(n.body[0], ast.Expr)}
+    return [(n.lineno, n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            and id(n) not in docstrings]
 
 
-ABBREVIATIONS = {"loact", "low_active", "ent", "non_specific", "cor", "clust", "3clust", "rand", "noise", "2interp", "6interp", "oc_score"}
+ABBREVIATIONS = {"loact", "low_active", "ent", "non_specific", "cor", "clust", "3clust", "rand", "noise", "2interp",
+                 "6interp", "oc_score"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)

@@ -16,14 +16,8 @@ from creative_nb.claims import NEEDS_PEOPLE, SIMULATED, Evidence, claims_table
 from creative_nb.das2020 import human_labels
 from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing, pool_path
 from creative_nb.das2020.claims import CLAIMS
-from creative_nb.das2020.human_labels import (
-    OTHER,
-    PRINTED_STUDIES,
-    LabelledPool,
-    fractions_table,
-    labelled_pools,
-    read_labelled,
-)
+from creative_nb.das2020.human_labels import (OTHER, PRINTED_STUDIES, LabelledPool, fractions_table, labelled_pools,
+                                              read_labelled)
 from creative_nb.das2020.labels_vs_metrics import creativity_facts, cross_validated, table2_metrics
 from creative_nb.das2020.report import Report, all_tests
 from creative_nb.das2020.samples import fit_filter

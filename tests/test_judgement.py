@@ -8,16 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from creative_nb import judgement
-from creative_nb.judgement import (
-    BASELINES,
-    compare_counts,
-    compare_methods,
-    label_counts,
-    label_differences,
-    label_table,
-    metric_table,
-    plot_differences,
-)
+from creative_nb.judgement import (BASELINES, compare_counts, compare_methods, label_counts, label_differences,
+                                   label_table, metric_table, plot_differences)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from judged_images import MAIN, simulated

@@ -13,7 +13,8 @@ from creative_nb.training import evaluate
 
 CLOSE = 1e-4  # relative
 RAW = repo_root() / "data" / "raw"
-pytestmark = [pytest.mark.real_data, pytest.mark.skipif(not (RAW / "FashionMNIST").is_dir(), reason="no MNIST files in data/raw")]
+pytestmark = [pytest.mark.real_data, pytest.mark.skipif(not (RAW / "FashionMNIST").is_dir(),
+                                                        reason="no MNIST files in data/raw")]
 
 
 def committed(setting: str, table: str) -> pd.DataFrame:

@@ -7,22 +7,9 @@ import pandas as pd
 import pytest
 from creative_nb.core import from_root
 from creative_nb.paper import load_paper
-from creative_nb.published import (
-    KEYS,
-    PRINTED,
-    adds_up,
-    compare,
-    half_unit,
-    key_columns,
-    min_consistent_n,
-    printed_rows,
-    printed_table,
-    printed_tables,
-    rank_correlation,
-    side_by_side,
-    summary,
-    value_columns,
-)
+from creative_nb.published import (KEYS, PRINTED, adds_up, compare, half_unit, key_columns, min_consistent_n,
+                                   printed_rows, printed_table, printed_tables, rank_correlation, side_by_side, summary,
+                                   value_columns)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr

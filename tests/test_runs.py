@@ -15,7 +15,8 @@ WHOLE = "paper: str = 'small'\nsettings: list = []\nscale: str = 'quick'"
 SAVE = """
 import os
 from pathlib import Path
-for path in (Path("runs", scale, paper, setting, "tables", f"neurons.{end}").absolute() for end in ("csv", "json")):  # save_table
+# save_table
+for path in (Path("runs", scale, paper, setting, "tables", f"neurons.{end}").absolute() for end in ("csv", "json")):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"n\\n{number}\\n")
     print(path, file=open(os.environ["CREATIVE_NB_RECORD"], "a"))
@@ -61,14 +62,17 @@ def checkout(tmp_path, monkeypatch) -> Path:
 
 
 def command(*args: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], capture_output=True, text=True,
+                          **kwargs)
 
 
-def run_smoke(settings: str = "digits", *options: str): pipeline.run("smoke", "small", settings, ("--cores", "1", *options))
+def run_smoke(settings: str = "digits", *options: str):
+    pipeline.run("smoke", "small", settings, ("--cores", "1", *options))
 
 
 def printed(path: Path) -> str:
-    return "".join(o.text for c in nbformat.read(path, 4).cells for o in c.get("outputs", []) if o.get("name") == "stdout")
+    return "".join(o.text for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])
+                   if o.get("name") == "stdout")
 
 
 def stale(settings=("digits",)) -> list[str]:
@@ -82,7 +86,9 @@ def stale(settings=("digits",)) -> list[str]:
 def test_tables_keep_every_bit(tmp_path_factory, values):
     path = runs.save_table(pd.DataFrame({"x": values}), tmp_path_factory.mktemp("table") / "t.csv", {})
     back = runs.read_table(path).x.to_numpy(np.float64)
-    assert np.array_equal(back, values, equal_nan=True) and np.array_equal(np.signbit(back[values == 0]), np.signbit(values[values == 0]))
+    assert np.array_equal(back, values, equal_nan=True) and np.array_equal(
+        np.signbit(back[values == 0]), np.signbit(values[values == 0])
+    )
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
@@ -100,13 +106,16 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
 def test_figures_are_png(tmp_path):
     fig = matplotlib.figure.Figure(figsize=(2, 1))
     runs.save_figure(fig, tmp_path / "f.png", {"seed": 1})
-    assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG" and json.loads((tmp_path / "f.json").read_text()) == {"seed": 1}
+    assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG" and json.loads((tmp_path / "f.json").read_text()) == {
+        "seed": 1
+    }
     with pytest.raises(ValueError, match=r"\.png"): runs.save_figure(fig, tmp_path / "f.pdf", {})
 
 
 def test_commit(tmp_path, monkeypatch):
     "Outside git it is unknown, also inside a folder that lies in somebody else's repository; a change makes it dirty."
-    git = lambda *args: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, check=True, capture_output=True)
+    git = lambda *args: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path,
+                                       check=True, capture_output=True)
     inner = tmp_path / "inner"
     inner.mkdir()
     for folder in (tmp_path, inner): (folder / "settings.ini").write_text("")
@@ -144,29 +153,41 @@ def test_a_wrong_declaration_stops_before_anything_runs(checkout, smoke, message
 def test_snakemake_itself_refuses_a_wrong_declaration(checkout):
     declare(checkout, "{settings: [digits], notebooks: {01_vae_losses: {sede: 1}}}")
     run = json.dumps({"scale": "smoke"})
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", "--config", f"run={run}"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", "--config", f"run={run}"],
+                          capture_output=True, text=True)
     assert done.returncode == 1 and "sede" in done.stderr and not (checkout / "runs").exists()
 
 
 @pytest.mark.parametrize("args", [("huge",), ("smoke", "--settings", "digits cifar"), ("smoke", "--paper", "large"), ("smoke", "--only", "77")])
 def test_unknown_names(checkout, args):
     done = command("run", *args)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr and "Traceback" not in done.stderr
+    assert (done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr
+            and "Traceback" not in done.stderr)
     assert not (checkout / "runs" / "huge").exists()
 
 
 def test_an_unknown_parameter_is_an_error(checkout):
     done = command("execute", "nbs/small/01_vae_losses.ipynb", "out.ipynb", "--parameters", '{"sede": 1}')
-    assert done.returncode == 1 and "sede" in done.stderr and "paper, setting, scale, seed, labels, change" in done.stderr
+    assert (done.returncode == 1 and "sede" in done.stderr
+            and "paper, setting, scale, seed, labels, change" in done.stderr)
     assert not list(checkout.glob("out*"))
 
 
 def test_precedence(checkout):
     "The notebook's own parameters, then those of one setting."
-    declare(checkout, "{settings: [digits], notebooks: {02_neurons: {seed: 1}}, by_setting: {mnist: {notebooks: {02_neurons: {seed: 2}}}}}")
-    jobs = {(j.notebook, j.setting): pipeline.parameters(j) for j in pipeline.plan("smoke", "small", "digits mnist", '{"seed": 5}')}
-    assert [jobs["02_neurons", s]["seed"] for s in ("digits", "mnist")] == [1, 2] and "seed" not in jobs["01_vae_losses", "mnist"]
-    assert jobs["01_vae_losses", "mnist"] == {"paper": "small", "setting": "mnist", "scale": "smoke", "change": {"seed": 5}}
+    declare(
+        checkout,
+        "{settings: [digits], notebooks: {02_neurons: {seed: 1}}, by_setting: {mnist: {notebooks: {02_neurons: {seed: 2}}}}}",
+    )
+    jobs = {
+        (j.notebook, j.setting): pipeline.parameters(j)
+        for j in pipeline.plan("smoke", "small", "digits mnist", '{"seed": 5}')
+    }
+    assert [jobs["02_neurons", s]["seed"] for s in ("digits", "mnist")] == [1, 2] and "seed" not in jobs[
+        "01_vae_losses", "mnist"
+    ]
+    assert jobs["01_vae_losses", "mnist"] == {"paper": "small", "setting": "mnist", "scale": "smoke",
+                                              "change": {"seed": 5}}
     assert jobs["99_report", "all"] == {"paper": "small", "settings": ["digits", "mnist"], "scale": "smoke"}
 
 
@@ -190,7 +211,8 @@ def test_the_kernel_is_this_python(checkout, monkeypatch):
     "Also where a kernelspec of the same name belongs to another interpreter, and whatever kernel the notebook names."
     spec = checkout / "jupyter" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "other", "language": "python"}))
+    spec.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "other",
+                                "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(checkout / "jupyter"))
     path = write_notebook(checkout, "where", "import sys, os\nprint(sys.executable)\nprint(os.getcwd())")
     nb = nbformat.read(path, 4)
@@ -203,7 +225,8 @@ def test_progress_is_seen_live_and_tidied_afterwards(checkout):
     write_notebook(checkout, "bar", r"import sys" "\n" r"print('10%\r50%\r100%', file=sys.stderr)")
     done = command("execute", "nbs/bar.ipynb", "out/bar.ipynb")
     assert "10%\n50%\n100%" in done.stderr  # subprocess reads a carriage return as a new line
-    stderr = [o.text for c in nbformat.read("out/bar.ipynb", 4).cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+    stderr = [o.text for c in nbformat.read("out/bar.ipynb", 4).cells for o in c.get("outputs", [])
+              if o.get("name") == "stderr"]
     assert stderr == ["100%\n"]
 
 
@@ -243,7 +266,9 @@ def test_a_run_leaves_results_and_runs_once(finished):
 
 
 def test_touching_reruns_nothing(finished):
-    for path in [*finished.glob("nbs/**/*"), *finished.glob("creative_nb/*.py"), finished / "Snakefile", *finished.glob(f"{RUNS}/*/01*")]: path.touch()
+    for path in [*finished.glob("nbs/**/*"), *finished.glob("creative_nb/*.py"), finished / "Snakefile",
+                 *finished.glob(f"{RUNS}/*/01*")]:
+        path.touch()
     assert stale(BOTH) == []
 
 
@@ -295,7 +320,10 @@ def test_a_changed_notebook_parameter_or_setting_reruns_it_and_what_follows(fini
     assert stale(BOTH) == ["99_report"]
     declare(finished, "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}, 02_neurons: {seed: 4}}}")
     assert stale(BOTH) == ["02_neurons", "02_neurons", "99_report"]
-    declare(finished, "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}, by_setting: {mnist: {networks: {vae: {epochs: 2}}}}}")
+    declare(
+        finished,
+        "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}, by_setting: {mnist: {networks: {vae: {epochs: 2}}}}}",
+    )
     assert stale(BOTH) == ["01_vae_losses", "02_neurons", "99_report"]
 
 
@@ -318,7 +346,10 @@ def test_a_failed_notebook_stays_out_and_the_rest_is_done(checkout, capfd):
     write_notebook(checkout, "small/02_neurons", "1 / 0")
     with pytest.raises(RuntimeError, match="same command resumes"): run_smoke()
     assert "ZeroDivisionError" in capfd.readouterr().err
-    assert sorted(p.name for p in (checkout / RUNS / "digits").glob("*.ipynb")) == ["01_vae_losses.ipynb", "02_neurons.failed.ipynb"]
+    assert sorted(p.name for p in (checkout / RUNS / "digits").glob("*.ipynb")) == [
+        "01_vae_losses.ipynb",
+        "02_neurons.failed.ipynb",
+    ]
     write_notebook(checkout, "small/02_neurons", "print('mended')")
     run_smoke()
     assert not list(checkout.glob("runs/**/*.failed.ipynb")) and stale() == []
@@ -354,7 +385,8 @@ def test_the_same_command_resumes_after_a_kill(checkout):
     Path("go").touch()
     run_smoke()
     assert first.stat().st_mtime_ns == before and stale() == []
-    assert sorted(p.name for p in first.parent.glob("[0-9]*.ipynb") if "partial" not in p.name) == ["01_vae_losses.ipynb", "02_neurons.ipynb"]
+    assert sorted(p.name for p in first.parent.glob("[0-9]*.ipynb")
+                  if "partial" not in p.name) == ["01_vae_losses.ipynb", "02_neurons.ipynb"]
 
 
 # Release
@@ -376,13 +408,17 @@ def test_an_unfinished_run_is_not_released(finished, damage, message):
 
 
 def test_release(finished):
-    "Tables and executed notebooks go to their shelves; the first setting's outputs into the notebooks, with the parameters they ran with."
+    """Tables and executed notebooks go to their shelves;
+    the first setting's outputs into the notebooks, with the parameters they ran with."""
     (finished / RUNS / "mnist/tables/left_over.csv").write_text("of an older notebook")
     notebook = finished / "nbs/small/02_neurons.ipynb"
     sources = [c.source for c in nbformat.read(notebook, 4).cells]
     done = command("release", "smoke", "--paper", "small", "--settings", "digits mnist")
     assert done.returncode == 0, done.stderr
-    names = [f"{d}/neurons.{e}" for d in BOTH for e in ("csv", "json")] + ["mnist/01_vae_losses.ipynb", "mnist/02_neurons.ipynb"]
+    names = [f"{d}/neurons.{e}" for d in BOTH for e in ("csv", "json")] + [
+        "mnist/01_vae_losses.ipynb",
+        "mnist/02_neurons.ipynb",
+    ]
     assert sorted(str(p.relative_to(finished / "data/measured/small")) for p in released(finished)) == sorted(names)
     nb = nbformat.read(notebook, 4)
     injected = [c for c in nb.cells if release.INJECTED in c.metadata.get("tags", [])]
@@ -416,7 +452,8 @@ def test_where(checkout):
         (checkout / path).write_text(f"dataset,total\nmnist,{value}\n")
     done = command("where", "small", "Table 1", "mnist", "total")
     assert done.returncode == 0, done.stderr
-    for part in ("printed value: 1.5", "measured value, mnist: 1.25", "nbs/small/01_vae_losses.ipynb", "data/measured/small/mnist/losses.csv"):
+    for part in ("printed value: 1.5", "measured value, mnist: 1.25", "nbs/small/01_vae_losses.ipynb",
+                 "data/measured/small/mnist/losses.csv"):
         assert part in done.stdout
     for wrong in (("Table 2",), ("Table 1", "mnist", "totl"), ("Table 1", "minst", "total")):
         done = command("where", "small", *wrong)

@@ -13,7 +13,8 @@ from ..pool import Pool, blind
 from ..core import rng
 from .samples import classify, fit_filter, show
 from ..experiment import Run
-from ..novelty import CreativityFilter, classifier_entropy
+from ..distributions import classifier_entropy
+from ..novelty import CreativityFilter
 from ..runs import record
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #8603b618

@@ -26,7 +26,8 @@ from ..experiment import Run, set_style
 from ..methods import METHODS, Correlation, DeclaredMethod, Method, Regular, TooFewNeurons
 from ..models import Decoder
 from ..neurons import layer_activations, model_device
-from ..novelty import InDomainScore, NearestNeighbours, fid
+from ..distributions import fid
+from ..novelty import InDomainScore, NearestNeighbours
 from ..paper import shelf
 from ..select import Uniforms, relatedness, sort_rows
 from ..training import seeded, train_epoch
@@ -41,6 +42,7 @@ def _seconds(f: Callable, pause: float) -> float:
     if torch.cuda.is_initialized(): torch.cuda.synchronize()
     return time.perf_counter() - start
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #ef612ba3
 def alternate(
     functions: dict[str, Callable],  # of no arguments
     repetitions: int,  # rounds in which each is called once, at least
@@ -137,6 +139,7 @@ def training_rows(run: Run, images: int, repetitions: int) -> list[dict]:
     seconds = alternate({"ours": ours} | {name: epoch for name, (epoch, _) in peers.items()}, repetitions)
     return table_rows("training, one epoch", seconds, peers, agreement, 0.9)
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #3447b001
 def _textbook(run: Run, data: Dataset) -> tuple[Callable, float]:
     "A function that trains a copy for an epoch, and the loss of a first epoch with our order and random state."
     model = deepcopy(run.networks.vae)
@@ -198,6 +201,7 @@ def torch_fidelity_fid(module, a: torch.Tensor, b: torch.Tensor) -> float:
     statistics = [module.fid_features_to_statistics(f.cpu()) for f in (a, b)]
     return module.fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #44cba7a1
 def fid_rows(a: torch.Tensor, b: torch.Tensor, repetitions: int) -> list[dict]:
     "`fid` against torchmetrics and torch-fidelity."
     metrics, fidelity = optional("torchmetrics.image.fid"), optional("torch_fidelity.metric_fid")
@@ -307,6 +311,7 @@ def decoding_lines(by_size: dict[int, tuple[CreativeDecoder, torch.Tensor]]) -> 
         lines[method.label] = {size: partial(d.decode, z, method.make(1)) for size, (d, z) in by_size.items()}
     return lines
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #6259f7d4
 def untrained(run: Run, width: int, z: torch.Tensor) -> CreativeDecoder:
     "A decoder whose last hidden layer has `width` neurons."
     config = run.networks.vae.config

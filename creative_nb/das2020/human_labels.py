@@ -88,6 +88,7 @@ def about_manifest(self: LabelledPool) -> dict:
     path = self.manifest_path.with_suffix(".json")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #1aae3788
 @patch
 @cached_property
 def manifest(self: LabelledPool) -> pd.DataFrame:
@@ -111,6 +112,7 @@ def panel(self: LabelledPool) -> Panel:
     return Panel(other, self.questionnaire, dataset, own.annotators, self.run.setting.seed,
                  self.about_manifest.get("training_images"))
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #17625e7e
 @patch
 @cached_property
 def answers(self: LabelledPool) -> pd.DataFrame:
@@ -145,6 +147,7 @@ def provenance(self: LabelledPool, **more) -> dict:
                       minimum=self.minimum, pool=about.get("pool"), annotators=self.answers.annotator.nunique(),
                       parts={self.manifest_path.stem: about}, **panel, **more)
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #95a819a1
 @patch
 def save_table(self: LabelledPool, df: pd.DataFrame, table: str) -> Path:
     "Save a table as `marked`."
@@ -218,6 +221,7 @@ def fractions_table(pool: LabelledPool) -> pd.DataFrame:
     order = {m: i for i, m in enumerate(pool.run.paper.annotated)}
     return table.sort_values("method", key=lambda m: m.map(order), ignore_index=True)
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #ab565835
 def with_printed(pool: LabelledPool, df: pd.DataFrame, table: str):
     """A table that rests on labels beside the printed one, or alone if the paper has no such data set;
     it says whose labels they are."""
@@ -242,6 +246,7 @@ def plot_fractions(pool: LabelledPool, df: pd.DataFrame, table: str):
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return fig
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #3fa43478
 def _plot_label(ax, pool: LabelledPool, df: pd.DataFrame, printed: pd.DataFrame, label: str):
     rows = {m: y for y, m in enumerate(df.method)}
     error = [(df[label] - df[f"{label}_low"]).clip(0), (df[f"{label}_high"] - df[label]).clip(0)]

@@ -83,6 +83,7 @@ def printed_name(self: Report, result: str) -> str:
     "The printed table that a result is compared with; its own name if there is none."
     return next((p for run in self.runs.values() if (p := run.printed_name(result))), result)
 
+# %% ../../nbs/das2020/99_report.ipynb #320bb731
 @patch
 def labelled(self: Report, result: str) -> dict[str, pd.DataFrame]:
     """Tables that rest on labels, by whose labels these are, people or simulated: those of all settings one below

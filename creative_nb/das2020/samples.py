@@ -16,8 +16,9 @@ from torch import nn
 from ..core import batches, progress
 from .metric_sweep import axis_label
 from ..experiment import Run, set_style
-from ..novelty import METRICS, CreativityFilter, classifier_entropy, fit_gaussian, frechet_distance
-from ..novelty import inception_score, random_images
+from ..distributions import classifier_entropy, fit_gaussian, frechet_distance
+from ..novelty import METRICS, CreativityFilter
+from ..distributions import inception_score, random_images
 
 # %% ../../nbs/das2020/05_samples.ipynb #97772d23
 def show(images: torch.Tensor, ax, columns: int):
@@ -54,6 +55,7 @@ def classify(run: Run, images: torch.Tensor) -> dict[str, tuple[torch.Tensor, to
         found[part] = network.out(features), features
     return found
 
+# %% ../../nbs/das2020/05_samples.ipynb #97a198bd
 def image_sets(run: Run, samples: int, n_neurons: list[int]) -> Iterator[tuple[str, int, torch.Tensor]]:
     "Method, number of neurons, images: test and random images, the baselines (no neurons), then every method."
     data = run.networks.data
@@ -82,6 +84,7 @@ def entropy_and_scores(logits: torch.Tensor) -> dict[str, float]:
     ice = classifier_entropy(logits)
     return {"ice": ice.mean().item(), "ice_sd": ice.std().item(), "inception_score": inception_score(logits)[0]}
 
+# %% ../../nbs/das2020/05_samples.ipynb #14697cef
 def classifier_metrics(run: Run, samples: int, n_neurons: list[int]) -> pd.DataFrame:
     "ICE in bits (mean and sd), Inception Score and FID of each of the `image_sets`, by each classifier."
     train, rows = classify(run, run.networks.data.train.images), []
