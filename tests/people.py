@@ -3,9 +3,10 @@ import numpy as np, pandas as pd, torch
 from hypothesis import strategies as st
 
 from creative_nb.labels import check_labels
-from creative_nb.pool import QUESTIONNAIRES, Pool, blind
+from creative_nb.pool import Pool, blind
+from creative_nb.store import Store
 
-MAIN = tuple(QUESTIONNAIRES["main"])
+MAIN = ("creative", "novel_not_creative", "not_novel_or_creative", "inconclusive")
 
 
 def make_pool(n: int = 12, seed: int = 0, questionnaire: str = "main") -> tuple[Pool, pd.DataFrame]:
@@ -25,7 +26,6 @@ def table(**votes: str) -> pd.DataFrame:
 
 POOL, KEY = make_pool()
 
-
 NAMES = st.text(st.characters(exclude_categories=("C",)), min_size=1, max_size=20).filter(
     lambda s: s.strip() and len(s.casefold()) <= 20)
 
@@ -39,3 +39,13 @@ def label_tables(draw, items=POOL.items[:6]):
     rows = [(*k, draw(st.sampled_from(MAIN)), draw(st.none() | st.floats(0, 1e6))) for k in keys]
     try: return check_labels(pd.DataFrame(rows, columns=["annotator", "item", "repeat", "label", "seconds"]))
     except ValueError: return check_labels(table(a="1"))
+
+
+def made_up(folder, n=8, repeats=2, seed=0):
+    "A pool of small squares, its manifest and a new store, in `folder`."
+    images = torch.rand(n, 1, 6, 6, generator=torch.Generator().manual_seed(seed))
+    methods = ["low-active", "non-specific"] * (n // 2)
+    manifest = pd.DataFrame({"method": methods, "creativity_filter": [0, 1] * (n // 2)})
+    pool, manifest = blind(images, manifest, images[:3], name="squares", seed=seed)
+    pool.save(folder / "pool.safetensors")
+    return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats)
