@@ -127,18 +127,16 @@ def _output(out: dict) -> str:
     if out.output_type == "stream": return _fence(out.text) if out.name == "stdout" else ""
     data = out.get("data", {})
     if "image/png" in data:
-        raise ValueError(
-            "index.ipynb shows a picture as an output: save it under figures/ and link to it in a markdown cell"
-        )
-    return (data["text/markdown"] if "text/markdown" in data else _fence(data["text/plain"]) if "text/plain" in data
-            else "")
+        raise ValueError("index.ipynb shows a picture as an output: save it under figures/ and link to it in Markdown")
+    if "text/markdown" in data: return _to_root(data["text/markdown"])
+    return _fence(data["text/plain"]) if "text/plain" in data else ""
 
 # %% ../nbs/10b_release.ipynb #e0c0eb19
 def readme() -> str:
     "README.md as it follows from `nbs/index.ipynb`."
     parts = []
     for cell in nbformat.read(repo_root() / "nbs" / "index.ipynb", 4).cells:
-        if re.match(r"#\|\s*hide", cell.source): continue
+        if re.match(r"#\|\s*hide\s*$", cell.source, re.M): continue
         code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
         if cell.cell_type == "markdown": parts.append(_to_root(cell.source))
         hidden = cell.source.startswith("#| hide_input")
@@ -148,10 +146,12 @@ def readme() -> str:
 
 # %% ../nbs/10b_release.ipynb #8851c4b5
 def index_markdown(paper: str) -> str:
-    "The index of a paper as a table in Markdown, with links."
-    link = lambda path: f"[{Path(path).stem}]({path})"
+    "The index of a paper as a table in Markdown, with links seen from `nbs/`."
+    link = lambda text, path: f"[{text}]({os.path.relpath(path, 'nbs')})"
     rows = ["| printed | made by | measured |", "|---|---|---|"]
     for r in index_table(paper).itertuples():
-        files = ", ".join(f"[{Path(f).parent.name}]({f})" for f in r.measured)
-        rows.append(f"| {r.item} | {link(r.notebook)} | {files or (f'figure {r.figure}' if r.figure else '')} |")
+        pictures = sorted(repo_root().glob(f"figures/{paper}/*/{r.figure}.png")) if r.figure else []
+        files = [Path(f) for f in r.measured] + [p.relative_to(repo_root()) for p in pictures]
+        measured = ", ".join(link(f.parent.name, f) for f in files)
+        rows.append(f"| {r.item} | {link(Path(r.notebook).stem, r.notebook)} | {measured} |")
     return "\n".join(rows)

@@ -11,7 +11,7 @@ import importlib.metadata, io, json, os, platform, subprocess, time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from .core import atomic_path, pick_device, repo_root, write_text
 
 # %% ../nbs/09_runs.ipynb #03caef53
@@ -85,8 +85,10 @@ def save_table(
     path: str | Path,
     provenance: dict,
 ) -> Path:
-    "Write `df` as CSV, and its provenance as JSON beside it, each whole or not at all."
+    """Write `df` as CSV, and its provenance as JSON beside it, each whole or not at all.
+    ValueError if `path` is no `.csv`."""
     path = Path(path)
+    if path.suffix != ".csv": raise ValueError(f"path={path}: expected a name that ends in .csv")
     exact = df.astype({c: "float64" for c in df.columns[df.dtypes == "float32"]})
     with atomic_path(path) as temporary: exact.to_csv(temporary, index=any(df.index.names), lineterminator="\n")
     _with_provenance(path, provenance)
@@ -107,12 +109,14 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 # %% ../nbs/09_runs.ipynb #b15a208b
-def small_png(picture: bytes) -> bytes:
-    "The same PNG with a palette of 64 colours, a third as large."
+def small_png(picture: bytes, tolerance: int = 8) -> bytes:
+    "The same PNG with a palette of 256 colours, or as it is if a pixel would move by more than `tolerance` of 255."
     from PIL import Image
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    moved = np.abs(np.asarray(image, int) - np.asarray(few.convert("RGB"), int)).max()
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT,
-                                                            dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    (few if moved <= tolerance else image).save(small, "PNG", optimize=True)
     return small.getvalue()
 
 # %% ../nbs/09_runs.ipynb #7a66c579

@@ -219,7 +219,8 @@ def test_noise_beside_regular_decoding(folder, noise, alike, nearer):
 
 
 @pytest.mark.parametrize("spread,changed,few,many,static", [
-    ((3, 8), (4, 25), HOLDS, HOLDS, HOLDS), ((8, 3), (25, 25), FAILS, FAILS, NO_DATA), ((8, 9), (4, 25), HOLDS, HOLDS, FAILS)])
+    ((3, 8), (4, 25), HOLDS, HOLDS, HOLDS), ((8, 3), (25, 25), FAILS, FAILS, NO_DATA),
+    ((8, 9), (4, 25), HOLDS, HOLDS, FAILS)])
 def test_spread_and_number_of_changed_neurons(folder, spread, changed, few, many, static):
     table = sweep(FIRST, neurons_changed=changed[1], image_spread=float(spread[1]))
     last = (table.method == "non-specific") & (table.n_neurons == 25)
@@ -500,9 +501,11 @@ def test_every_claim_can_be_asked_of_the_printed_tables(name):
 
 
 EXPECTED = {
-    HOLDS: "meaningful most_creative prior_most_creative most_distant creative_metrics filter_helps noisy_is_nearer clusters_work "
+    HOLDS: "meaningful most_creative prior_most_creative most_distant creative_metrics filter_helps "
+           "noisy_is_nearer clusters_work "
     "highest_distance novel grows",
-    PART: "novel_between novel_metrics same_trend combined_helps non_specific_creative significant fewest_neurons schemes_alike "
+    PART: "novel_between novel_metrics same_trend combined_helps non_specific_creative significant "
+          "fewest_neurons schemes_alike "
     "interpolation_is_opposite non_specific_stands_out levels_off among_the_top most_creative_of_the_combined_set",
     FAILS: "noisy_is_regular agreement",
     NO_DATA: "less_variety overhead",

@@ -106,7 +106,8 @@ def check_against(decoder, method, oracle, draws, seed=3, n=150):
         assert torch.equal(after[i], expected), i
 
 
-@pytest.mark.parametrize("method", [LowActive(n=1), LowActive(n=4), LowActive(fraction=0.5), LowActive(n=3, percentiles=(0, 30))])
+@pytest.mark.parametrize("method", [LowActive(n=1), LowActive(n=4), LowActive(fraction=0.5),
+                                    LowActive(n=3, percentiles=(0, 30))])
 def test_low_active_is_algorithm_1(decoder, method):
     stats = decoder.stats_
     a = stats.percent_activation.double().numpy()
@@ -115,13 +116,15 @@ def test_low_active_is_algorithm_1(decoder, method):
     check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), 1)
 
 
-@pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3), Correlation(n=4, turn_off=True, kappa=0.3)])
+@pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3),
+                                    Correlation(n=4, turn_off=True, kappa=0.3)])
 def test_correlation_is_algorithm_2(decoder, method):
     stats = decoder.stats_
     check_against(decoder, method, lambda d, u: oracle_correlation(d, u, stats, method), 1)
 
 
-@pytest.mark.parametrize("method", [RandomOff(n=5), RandomOff(fraction=0.6), TurnOff(n=3), TurnOff(fraction=0.5)], ids=repr)
+@pytest.mark.parametrize("method", [RandomOff(n=5), RandomOff(fraction=0.6), TurnOff(n=3), TurnOff(fraction=0.5)],
+                         ids=repr)
 def test_random_choices_are_floyds(decoder, method):
     stats = decoder.stats_
     alive, off = stats.alive.nonzero().flatten().tolist(), isinstance(method, RandomOff)
@@ -413,7 +416,8 @@ def test_a_layer_whose_output_is_changed_in_place_afterwards():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("method", [LowActive(n=3), Correlation(n=3, turn_off=True), Cluster(n=2, total=4), RandomOff(n=3), Noisy(n=3), TurnOff(n=1)], ids=repr)
+@pytest.mark.parametrize("method", [LowActive(n=3), Correlation(n=3, turn_off=True), Cluster(n=2, total=4),
+                                    RandomOff(n=3), Noisy(n=3), TurnOff(n=1)], ids=repr)
 def test_generators_of_other_precisions(method, dtype):
     generator = sparse_generator().to(dtype)
     decoder = CreativeDecoder(generator, "hidden3").fit(standard_normal(500, (LATENT,), seed=1).to(dtype))
@@ -471,7 +475,8 @@ def test_not_fitted(decoder):
 
 
 @pytest.mark.parametrize("latents,message", [
-    (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"), (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
+    (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"),
+    (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
     (torch.zeros(0, LATENT), "N >= 1"), (torch.zeros(3, LATENT).long(), "floating"), ([1, 2], "got list")])
 def test_bad_latents(decoder, latents, message):
     with pytest.raises(ValueError, match=message): decoder.decode(latents)
@@ -479,13 +484,15 @@ def test_bad_latents(decoder, latents, message):
         with pytest.raises(ValueError): CreativeDecoder(decoder.generator, "hidden3").fit(latents)
 
 
-@pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99), Noisy(n=99), NonSpecific(n=50)], ids=repr)
+@pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99),
+                                    Noisy(n=99), NonSpecific(n=50)], ids=repr)
 def test_more_neurons_than_the_pool(decoder, method):
     with pytest.raises(TooFewNeurons, match=f"n={method.n}: {type(method).__name__} has only"):
         decoder.sample(2, method)
 
 
-@pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0), lambda: Correlation(kappa=2),
+@pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0),
+                                  lambda: Correlation(kappa=2),
                                   lambda: Cluster(clusters=11), lambda: Interpolation(1)])
 def test_bad_settings(make):
     with pytest.raises(ValueError, match="expected"): make()
@@ -526,7 +533,8 @@ def test_a_layer_that_runs_twice_has_the_same_neurons_changed_twice():
     decoder = CreativeDecoder(nn.Sequential(shared, shared), "0").fit(standard_normal(500, (6,), seed=0))
     assert decoder.stats_.n == 1000
     z, seen = standard_normal(20, (6,), seed=1), []
-    with hooked(decoder.generator, "0", lambda out: seen.append(out.clone())), decoder.applied(RandomOff(n=1), seed=0), \
+    watched = hooked(decoder.generator, "0", lambda out: seen.append(out.clone()))
+    with watched, decoder.applied(RandomOff(n=1), seed=0), \
          hooked(decoder.generator, "0", lambda out: seen.append(out.clone())), torch.no_grad(): decoder.generator(z)
     changed = [before != after for before, after in (seen[:2], seen[2:])]
     some = changed[0].any(1)

@@ -192,7 +192,8 @@ def test_samplers(n, seed):
     assert len(drawn) == n and (drawn[:, None] == Z).all(2).any(1).all()
 
 
-@pytest.mark.parametrize("make", [lambda: Prior(scale=0), lambda: Prior(truncation=-1), lambda: Prior(truncation=float("nan"))])
+@pytest.mark.parametrize("make", [lambda: Prior(scale=0), lambda: Prior(truncation=-1),
+                                  lambda: Prior(truncation=float("nan"))])
 def test_bad_samplers(make):
     with pytest.raises(ValueError, match="expected a positive number"): make()
 

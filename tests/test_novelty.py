@@ -41,7 +41,8 @@ class SmallBuffers(NearestNeighbours):
 # ---- nearest neighbours
 
 @fast
-@given(seed=seeds, n=st.integers(1, 12), m=st.integers(2, 90), width=st.integers(1, 30), scale=st.sampled_from([1e-3, 1.0, 1e3]),
+@given(seed=seeds, n=st.integers(1, 12), m=st.integers(2, 90), width=st.integers(1, 30),
+       scale=st.sampled_from([1e-3, 1.0, 1e3]),
        offset=st.sampled_from([0.0, 1.0, 1e3]))
 def test_neighbours_equal_float64_brute_force(seed, n, m, width, scale, offset):
     x, reference = (standard_normal(k, (width,), seed, p) * scale + offset for k, p in ((n, "x"), (m, "reference")))
@@ -59,7 +60,8 @@ def test_neighbours_equal_float64_brute_force(seed, n, m, width, scale, offset):
 
 
 @fast
-@given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 600), m=st.integers(1, 20), values=st.sampled_from([3, 10**6]))
+@given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 600), m=st.integers(1, 20),
+       values=st.sampled_from([3, 10**6]))
 def test_smallest_are_those_of_a_sort(seed, rows, width, m, values):
     d = torch.from_numpy(np.random.default_rng(seed).integers(0, values, (rows, width))).float()
     found, places = smallest(d, m := min(m, width))

@@ -1,6 +1,7 @@
 """Committed numbers, recomputed from the committed networks: the house may be rebuilt, the digits stay.
 
-A row of the sweep is an average over 15,000 images, so another processor's rounding moves it by far less than `CLOSE`."""
+A row of the sweep is an average over 15,000 images, so another processor's rounding moves it
+by far less than `CLOSE`."""
 from pathlib import Path
 
 import pandas as pd

@@ -1,16 +1,23 @@
 "The pipeline on a small checkout with tiny notebooks: strictness, failures, kills, reruns by content, release."
-import json, os, shutil, signal, subprocess, sys, time
+import io, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import matplotlib.figure, nbformat, numpy as np, pandas as pd, pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from creative_nb import execute as executing, pipeline, release, runs
+from creative_nb.runs import save_table, small_png
 
 ROOT = Path(__file__).resolve().parents[1]
-EACH = "paper: str = 'small'\nsetting: str = 'digits'\nscale: str = 'quick'\nseed: int = 0\nlabels: str = ''\nchange: dict = {}"
+EACH = """paper: str = 'small'
+setting: str = 'digits'
+scale: str = 'quick'
+seed: int = 0
+labels: str = ''
+change: dict = {}"""
 WHOLE = "paper: str = 'small'\nsettings: list = []\nscale: str = 'quick'"
 SAVE = """
 import os
@@ -158,7 +165,8 @@ def test_snakemake_itself_refuses_a_wrong_declaration(checkout):
     assert done.returncode == 1 and "sede" in done.stderr and not (checkout / "runs").exists()
 
 
-@pytest.mark.parametrize("args", [("huge",), ("smoke", "--settings", "digits cifar"), ("smoke", "--paper", "large"), ("smoke", "--only", "77")])
+@pytest.mark.parametrize("args", [("huge",), ("smoke", "--settings", "digits cifar"), ("smoke", "--paper", "large"),
+                                  ("smoke", "--only", "77")])
 def test_unknown_names(checkout, args):
     done = command("run", *args)
     assert (done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr
@@ -177,7 +185,8 @@ def test_precedence(checkout):
     "The notebook's own parameters, then those of one setting."
     declare(
         checkout,
-        "{settings: [digits], notebooks: {02_neurons: {seed: 1}}, by_setting: {mnist: {notebooks: {02_neurons: {seed: 2}}}}}",
+        "{settings: [digits], notebooks: {02_neurons: {seed: 1}}, "
+        "by_setting: {mnist: {notebooks: {02_neurons: {seed: 2}}}}}",
     )
     jobs = {
         (j.notebook, j.setting): pipeline.parameters(j)
@@ -322,7 +331,8 @@ def test_a_changed_notebook_parameter_or_setting_reruns_it_and_what_follows(fini
     assert stale(BOTH) == ["02_neurons", "02_neurons", "99_report"]
     declare(
         finished,
-        "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}, by_setting: {mnist: {networks: {vae: {epochs: 2}}}}}",
+        "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}, "
+        "by_setting: {mnist: {networks: {vae: {epochs: 2}}}}}",
     )
     assert stale(BOTH) == ["01_vae_losses", "02_neurons", "99_report"]
 
@@ -399,7 +409,8 @@ def released(root: Path) -> list[Path]:
     (lambda root: (root / RUNS / "all/99_report.ipynb").unlink(), f"missing: {RUNS}/all/99_report.ipynb"),
     (lambda root: (root / RUNS / "mnist/tables/neurons.csv").unlink(), "neurons.csv"),
     (lambda root: (root / RUNS / "digits/02_neurons.failed.ipynb").write_text("{}"), "failed: "),
-    (lambda root: (root / "creative_nb/extra.py").write_text("number = 2"), f"out of date: {RUNS}/digits/02_neurons.ipynb"),
+    (lambda root: (root / "creative_nb/extra.py").write_text("number = 2"),
+     f"out of date: {RUNS}/digits/02_neurons.ipynb"),
 ])
 def test_an_unfinished_run_is_not_released(finished, damage, message):
     damage(finished)
@@ -458,3 +469,32 @@ def test_where(checkout):
     for wrong in (("Table 2",), ("Table 1", "mnist", "totl"), ("Table 1", "minst", "total")):
         done = command("where", "small", *wrong)
         assert done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr
+
+
+# ---- pictures ----
+
+def as_png(pixels: np.ndarray) -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+    return picture.getvalue()
+
+
+def test_close_colours_stay_apart():
+    "Eleven lines whose colours differ by a few levels, beside a gradient of many more colours."
+    colours = np.array([[200 + k, 40 + 2 * k, 90 - 3 * k] for k in range(11)], np.uint8)
+    level = np.arange(256, dtype=np.uint8)
+    gradient = np.stack(np.broadcast_arrays(level[:, None], level[None], level[::-1, None]), -1)
+    pixels = np.concatenate([gradient, np.repeat(colours, 24, 0)[:256, None].repeat(8, 1)], 1)
+    again = np.asarray(Image.open(io.BytesIO(small_png(as_png(pixels)))).convert("RGB"), int)
+    assert np.abs(again - pixels).max() <= 8
+
+
+def test_few_colours_are_kept_as_they_are():
+    pixels = np.random.default_rng(0).integers(256, size=(200, 3), dtype=np.uint8)[:, None].repeat(30, 1)
+    small = small_png(as_png(pixels))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(small)).convert("RGB")), pixels)
+
+
+def test_a_table_is_saved_as_csv_only(tmp_path):
+    with pytest.raises(ValueError, match="path=.*losses.txt: expected a name that ends in .csv"):
+        save_table(pd.DataFrame({"a": [1]}), tmp_path / "losses.txt", {})
