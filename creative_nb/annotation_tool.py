@@ -43,6 +43,7 @@ color: light-dark(#5b5b63, #a6a6af); font: 16px system-ui, sans-serif; }
 # %% ../nbs/06f_annotation_tool.ipynb #fe02ef55
 _CELL = "from creative_nb.annotation_tool import page\npage()"
 
+# %% ../nbs/06f_annotation_tool.ipynb #6604063d
 def write_page(folder: str | Path) -> Path:
     "Write the page's notebook, which is returned, and its template under `folder`."
     cell = {"cell_type": "code", "id": "page", "metadata": {}, "execution_count": None, "outputs": [], "source": _CELL}

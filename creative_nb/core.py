@@ -157,6 +157,7 @@ def bare_code(
             node.decorator_list = [d for d in node.decorator_list if _decorator_name(d) not in without]
     return ast.unparse(tree)
 
+# %% ../nbs/00_core.ipynb #ea55ca05
 def _decorator_name(node: ast.expr) -> str: return ast.unparse(node.func if isinstance(node, ast.Call) else node)
 
 # %% ../nbs/00_core.ipynb #5ac0e703
@@ -168,6 +169,7 @@ def source_of(o: ModuleType | type | Callable) -> str:
         if source is None: raise ValueError(f"no source of {o!r}: expected code of a file or a notebook cell") from e
         return source
 
+# %% ../nbs/00_core.ipynb #e2886c61
 def _class_in_cells(cls: type) -> str | None:
     cells = {name: "".join(entry[2]) for name, entry in linecache.cache.items() if len(entry) == 4 and entry[1] is None}
     own = [f.__code__.co_filename for f in _functions(cls) if not _patched(f)]
@@ -232,6 +234,7 @@ def _namespace(o: ModuleType | type | Callable) -> dict:
     if inspect.isfunction(o): return o.__globals__
     return vars(o if isinstance(o, ModuleType) else sys.modules[o.__module__])
 
+# %% ../nbs/00_core.ipynb #5a287290
 def _follow(name: str, value, packages: set[str], found: dict):
     "Gather what a name stands for: code or an object of the project, or a plain value."
     code = function_of(value)
@@ -239,6 +242,7 @@ def _follow(name: str, value, packages: set[str], found: dict):
     if _package(code) not in packages: _note(name, value, found)
     elif _full_name(code) not in NEUTRAL: _gather(code, packages, found)
 
+# %% ../nbs/00_core.ipynb #48d78485
 def _note(name: str, value, found: dict):
     "Put a plain value into `found`; code of other packages and containers of code are none."
     try: text = json.dumps(sorted(value) if isinstance(value, (set, frozenset)) else value, sort_keys=True)
@@ -275,6 +279,7 @@ def extension_files() -> list[Path]:
     try: return sorted((repo_root() / "nbs" / "extensions").glob("[!._]*.py"))
     except FileNotFoundError: return []  # no checkout
 
+# %% ../nbs/00_core.ipynb #db7f3448
 def load_extensions() -> tuple[str, ...]:
     "Import each of `extension_files` once, in order; the modules' names. ImportError names a file that fails."
     files = extension_files()

@@ -98,6 +98,7 @@ def _warn_if_always_on(self: CreativeDecoder):
         stacklevel=3,
     )
 
+# %% ../nbs/04_decode.ipynb #1a8f0c42
 @patch
 @property
 def latent_shape_(self: CreativeDecoder) -> tuple[int, ...]: return tuple(self._fitted().latents_.shape[1:])
@@ -214,6 +215,7 @@ def _warn_of_a_layer_that_did_not_run(self: CreativeDecoder):
                   f"a compiled generator must be hooked before it is compiled, "
                   "and the layer must be part of how the generator makes images", stacklevel=4)
 
+# %% ../nbs/04_decode.ipynb #95c61b04
 @patch
 def _warn_of_few(self: CreativeDecoder, n: int):
     few, of = int((self.changed_ < n).sum()), len(self.changed_)

@@ -54,6 +54,7 @@ def _root(covariance: torch.Tensor) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(0).sqrt() @ vectors.T
 
+# %% ../nbs/04e_distributions.ipynb #68eeba37
 def _factor(covariance: torch.Tensor) -> torch.Tensor:
     "A matrix L with L Lᵀ = covariance."
     varies = covariance.diagonal() > 0
@@ -63,6 +64,7 @@ def _factor(covariance: torch.Tensor) -> torch.Tensor:
     factor[varies] = lower
     return factor
 
+# %% ../nbs/04e_distributions.ipynb #a204538d
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     "Squared Fréchet distance of two Gaussians, the FID (das2020, section 8.4)."
     if a.mean.shape != b.mean.shape: raise ValueError(f"b has {len(b.mean)} features: expected {len(a.mean)}, as a")
@@ -79,6 +81,7 @@ def _inception_score(log_p: torch.Tensor) -> torch.Tensor:
     p = log_p.exp()
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, p.mean(0))).sum(1).mean().exp()
 
+# %% ../nbs/04e_distributions.ipynb #9868dc1c
 def inception_score(
     logits: torch.Tensor,  # (N, classes)
     splits: int = 1,

@@ -25,11 +25,13 @@ def code_cells(notebook: str | Path, tag: str = "") -> list[str]:
     tags = [c["metadata"].get("tags", []) for c in cells]
     return ["".join(c["source"]) for c, t in zip(cells, tags) if INJECTED not in t and (not tag or tag in t)]
 
+# %% ../nbs/10a_execute.ipynb #33c2b1df
 def known_parameters(notebook: str | Path) -> list[str]:
     "Names assigned in the cell tagged `parameters`; none if there is no such cell."
     nodes = [n for cell in code_cells(notebook, "parameters") for n in ast.walk(ast.parse(cell))]
     return [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
+# %% ../nbs/10a_execute.ipynb #140cbb2d
 def check_parameters(notebook: str | Path, parameters: dict):
     "ValueError if `notebook` lacks one of `parameters`; it lists the ones there are."
     known = known_parameters(notebook)
@@ -47,6 +49,7 @@ def _environment(**variables: str):
     finally:
         for k, v in before.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
 
+# %% ../nbs/10a_execute.ipynb #73de68b1
 def _kernel_class():
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
@@ -72,6 +75,7 @@ def _last_state(text: str) -> str:
     lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")]
     return "".join(line + "\n" for line in lines if line.strip())
 
+# %% ../nbs/10a_execute.ipynb #1029de54
 def _finish(partial: Path, files: list[str]):
     "Tidy an executed notebook and note in it which files it has written."
     import nbformat
@@ -161,6 +165,7 @@ def modules(notebook: str | Path) -> list[str]:
         new = set().union(*(_read(m)[1] for m in new)) - found
     return sorted(m for m in found if _module_file(m))
 
+# %% ../nbs/10a_execute.ipynb #dd36c552
 def code_hash(notebook: str | Path) -> str:
     "Digest of the code of `notebook` and of all it depends on."
     return hashlib.sha256(json.dumps(code_parts(notebook)).encode()).hexdigest()[:16]

@@ -160,6 +160,7 @@ def latents(self: Networks) -> torch.Tensor:
     images = self.data.train.images
     return torch.cat([self.vae.encode(images[s]) for s in batches(len(images), 5000)])
 
+# %% ../nbs/09a_experiment.ipynb #694f9a24
 @patch
 @property
 def layer(self: Networks) -> str:
@@ -185,6 +186,7 @@ def key(self: Networks, *code) -> str:
     return digest(self.vae.config, about.get("schedule"), about.get("seed"), about.get("test"), self.data.content_hash,
                   self.layer, code_of(*code))
 
+# %% ../nbs/09a_experiment.ipynb #e8ba00ce
 @patch
 @cached_property
 def novelty(self: Networks) -> Novelty:
@@ -267,6 +269,7 @@ def declared(self: Run, name: str) -> DeclaredMethod:
     expect("method", [name], known)
     return known[name]
 
+# %% ../nbs/09a_experiment.ipynb #9170a827
 @patch
 def sample(self: Run, name: str, samples: int, n: int = 5, seed: int | None = None) -> torch.Tensor:
     """Images of a method; all the neurons it has where it has fewer than `n` (see `decoder.changed_`), TooFewNeurons
@@ -289,6 +292,7 @@ def applies_to(self: Run, name: str) -> bool:
     except TooFewNeurons: return False
     return True
 
+# %% ../nbs/09a_experiment.ipynb #4a821d6f
 @patch
 def row_key(self: Run, name: str, n: int, *code) -> str:
     """Digest of what a row about a method with `n` neurons rests on besides `code`:
@@ -306,6 +310,7 @@ def provenance(self: Run, **more) -> dict:
                       seed=s.seed, device=s.device, started=self.started, vae=n.path("vae").name,
                       vae_seed=n.network("vae")[2], **more)
 
+# %% ../nbs/09a_experiment.ipynb #741ae9c4
 @patch
 def save_table(self: Run, df: pd.DataFrame, name: str, **more) -> Path:
     "Put a table on the shelf, with its provenance."
@@ -316,6 +321,7 @@ def save_figure(self: Run, fig, name: str, **more) -> Path:
     "Put a figure on the shelf, with its provenance."
     return save_figure(fig, self.out / "figures" / f"{name}.png", self.provenance(**more))
 
+# %% ../nbs/09a_experiment.ipynb #d6b38d0c
 @patch
 def table_path(self: Run, name: str) -> Path: return self.out / "tables" / f"{name}.csv"
 

@@ -32,6 +32,7 @@ class Prior:
         z = standard_normal(n, decoder.latent_shape_, seed)
         return self.scale * (z if self.truncation is None else truncated(z, self.truncation))
 
+# %% ../nbs/02a_generators.ipynb #6d912a9e
 def truncated(z: torch.Tensor, limit: float) -> torch.Tensor:
     "Standard normal numbers mapped to those of a normal truncated at `limit` standard deviations, in the same order."
     tail = torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64))
@@ -81,6 +82,7 @@ class Classes:
         "(n,) int64"
         return torch.from_numpy(rng(seed, "classes").integers(self.n_classes, size=n))
 
+# %% ../nbs/02a_generators.ipynb #b40c1037
 @dataclass(frozen=True)
 class Noise:
     "Standard normal noise of a given inner shape."
@@ -162,6 +164,7 @@ def _check_range(self: Generator, images: torch.Tensor):
     if images.numel() and (images.min() < low - slack or images.max() > high + slack):
         raise ValueError(f"value_range={self.value_range}: the images go from {images.min():.3g} to {images.max():.3g}")
 
+# %% ../nbs/02a_generators.ipynb #b62c234a
 @patch
 def to_unit(self: Generator, images: torch.Tensor) -> torch.Tensor:
     "Images from the stated range to [0, 1], as the data sets and metrics have them."
@@ -184,6 +187,7 @@ def draw(self: Generator, n: int, seed: int, given: dict | None = None) -> dict[
     own = {k: int(rng(seed, "input", k).integers(2**31)) for k in self.inputs}
     return {k: given[k] if k in given else sampler.draw(None, n, own[k]) for k, sampler in self.inputs.items()}
 
+# %% ../nbs/02a_generators.ipynb #8beb4c79
 @patch
 def layers(self: Generator) -> dict[str, nn.Module]:
     "The named layers there are."

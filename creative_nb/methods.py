@@ -78,12 +78,14 @@ def members(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
     "(P,) bool: the neurons of a layer that the method may choose from; the alive ones unless it says otherwise."
     return stats.alive
 
+# %% ../nbs/04b_methods.ipynb #c9d60c86
 @patch
 def layer(self: NeuronMethod, stats: NeuronStats) -> Layer:
     "Those neurons, with what can be worked out once."
     members = self.members(stats)
     return WholeLayer(stats, members, self.at_most(int(members.sum())), self.fraction)
 
+# %% ../nbs/04b_methods.ipynb #f71d2911
 @patch
 def draws(self: NeuronMethod, layer: Layer) -> int:
     "How many uniform numbers `choose` needs for each sample."
@@ -96,12 +98,14 @@ def plan(self: NeuronMethod, stats: NeuronStats) -> Plan:
     layer, values = self.layer(stats), self.values(stats)
     return Plan(self.draws(layer), lambda d, u: self.change(layer.see(d), u, values))
 
+# %% ../nbs/04b_methods.ipynb #22914680
 @patch
 def change(self: NeuronMethod, layer: Layer, u: torch.Tensor, values: torch.Tensor) -> Change:
     "Give the chosen neurons their `values` (P,)."
     index, chosen = self.choose(layer, u)
     return Change(index, values[index], chosen)
 
+# %% ../nbs/04b_methods.ipynb #4a5c4510
 @patch
 def choose(self: NeuronMethod, layer: Layer, u: torch.Tensor) -> Picked:
     "Neurons (B, n), and which of them count: what a method is."
@@ -240,6 +244,7 @@ class DeclaredMethod:
     papers: tuple[str, ...] = ()  # in whose tables it stands besides those that list it
     latents: Prior | Interpolation = field(default_factory=Prior)  # what it decodes
 
+# %% ../nbs/04b_methods.ipynb #6d1418d6
 COLOURS = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
 
 def next_colour(taken: list[str]) -> str:

@@ -45,6 +45,7 @@ def hidden_layers(
 # %% ../nbs/01_models.ipynb #793cf404
 INITS = ("truncated", "lecun", "glorot", "torch")
 
+# %% ../nbs/01_models.ipynb #ee7fc213
 def initialise(model: nn.Module, init: str):
     """Draw the weights again, with zero biases: `lecun` or `glorot` uniform, or `truncated` normal with LeCun's sd and
     no weight beyond two of it. `torch` keeps PyTorch's own."""
@@ -54,6 +55,7 @@ def initialise(model: nn.Module, init: str):
             _draw_weights(m.weight, init)
             nn.init.zeros_(m.bias)
 
+# %% ../nbs/01_models.ipynb #880dc1bb
 def _draw_weights(weight: torch.Tensor, init: str):
     sd = weight[0].numel() ** -0.5  # LeCun's: 1 / sqrt(fan-in)
     if init == "truncated": nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)

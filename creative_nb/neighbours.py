@@ -37,6 +37,7 @@ def _row_hash(rows: torch.Tensor) -> torch.Tensor:
     bits = lambda s: (rows[s] + 0.0).view(torch.int32).long()  # adding zero makes -0 a 0
     return torch.cat([(bits(s) * weights).sum(1) for s in batches(len(rows), max(1, 2**22 // rows.shape[1]))])
 
+# %% ../nbs/04d_neighbours.ipynb #47f2d97b
 def _first_of_each(rows: torch.Tensor) -> torch.Tensor:
     "Indices, ascending, of the first occurrence of each distinct row; rows of the same hash are compared."
     hashes, group = _row_hash(rows).unique(return_inverse=True)
@@ -93,6 +94,7 @@ def query(
     distances, found = self._query(self._checked(x, k), k)
     return distances, self.rows[found]
 
+# %% ../nbs/04d_neighbours.ipynb #f0ae715a
 @patch
 def within(self: NearestNeighbours, k: int = 5) -> torch.Tensor:
     "(distinct, k): distance of each reference point to its `k` nearest others; computed once."

@@ -105,11 +105,13 @@ def alive(self: NeuronStats) -> torch.Tensor:
 @property
 def width(self: NeuronStats) -> int: return len(self.percent_activation)
 
+# %% ../nbs/03_neurons.ipynb #002fbd8e
 @patch
 def threshold_of(self: NeuronStats, index: torch.Tensor) -> float | torch.Tensor:
     "The threshold, for some neurons (n,)."
     return self.threshold[index] if isinstance(self.threshold, torch.Tensor) else self.threshold
 
+# %% ../nbs/03_neurons.ipynb #09b4e371
 @patch
 @cached_property
 def alive_order(self: NeuronStats) -> torch.Tensor:
@@ -242,12 +244,14 @@ def _spread(total: torch.Tensor, squares: torch.Tensor, n: int) -> torch.Tensor:
     std = (squares / n - (total / n).square()).clamp_min(0).sqrt()
     return torch.where(std > 1e-7 * (squares / n).sqrt(), std, 0)
 
+# %% ../nbs/03_neurons.ipynb #3cc92239
 def _pearson(sums: _Sums, std: torch.Tensor) -> torch.Tensor:
     "(P, P) correlation, 0 wherever a standard deviation is 0."
     covariance = sums.cross / sums.n - torch.outer(sums.total, sums.total) / sums.n**2
     inverse = torch.where(std > 0, 1 / std, 0)
     return (covariance * torch.outer(inverse, inverse)).clamp_(-1, 1)
 
+# %% ../nbs/03_neurons.ipynb #e1d673df
 def _percentiles(rows: torch.Tensor) -> torch.Tensor:
     "(101, P): percentiles 0 to 100 of each column, linearly interpolated."
     rows_, step = rows.cpu().numpy(), max(1, 2**24 // len(rows))
@@ -302,6 +306,7 @@ def own_thresholds(highest: torch.Tensor, quantiles: torch.Tensor, rule: str) ->
         f"threshold={rule!r}: expected a number, a percentile such as 'p10', or a share of the maximum such as '0.2max'"
     )
 
+# %% ../nbs/03_neurons.ipynb #569e8d03
 def _highest_and_percentiles(passes, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     "Maximum (P,) and percentiles (101, P) of each neuron."
     highest, rows = None, None
@@ -356,6 +361,7 @@ def class_entropy(stats: NeuronStats) -> torch.Tensor:
     p = stats.class_activation / stats.class_activation.sum(0).clamp_min(1e-30)
     return -torch.special.xlogy(p, p).sum(0) / np.log(2)
 
+# %% ../nbs/03_neurons.ipynb #d2002d25
 def non_specific(stats: NeuronStats, max_activation: float = 15.0, top_entropy: float = 30.0) -> torch.Tensor:
     """(P,) bool: alive, under `max_activation` percent in every class, entropy in the layer's `top_entropy` percent
     (das2020, section 8.2)."""

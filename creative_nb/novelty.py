@@ -55,6 +55,7 @@ def fit(self: InDomainScore, latents: torch.Tensor) -> "InDomainScore":
     self.intercept_ = float(svm.intercept_[0])
     return self
 
+# %% ../nbs/05_novelty.ipynb #c6ab2cc3
 @patch
 @torch.no_grad()
 def score(self: InDomainScore, latents: torch.Tensor) -> torch.Tensor:
@@ -119,11 +120,13 @@ def logits(self: Views) -> torch.Tensor:
     "(N, classes): what the classifier says."
     return self.per_batch(lambda x, _: self.novelty.classifier(x))
 
+# %% ../nbs/05_novelty.ipynb #27f82599
 @patch
 def per_reconstruction(self: Views, f: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
     "`f(images, reconstructions)` of each batch, joined."
     return self.per_batch(lambda x, s: f(x, self.novelty.decode(self.encoded[s])))
 
+# %% ../nbs/05_novelty.ipynb #478353b7
 @patch
 @cached_property
 def input_neighbours(self: Views) -> dict[str, torch.Tensor]:
@@ -156,11 +159,13 @@ class Metric:
         "A value, turned so that higher is more novel."
         return -value if self.novel == "lower" else value
 
+# %% ../nbs/05_novelty.ipynb #0b0f08e1
 METRICS: dict[str, Metric] = {}
 
 # %% ../nbs/05_novelty.ipynb #62677983
 NEEDS, DIRECTIONS = ("encoder", "decoder", "classifier"), ("higher", "lower")
 
+# %% ../nbs/05_novelty.ipynb #a375c7f0
 def metric(
     name: str, label: str = "", short: str = "", novel: str = "higher", needs: tuple[str, ...] = (), **more
 ) -> Callable:
@@ -180,6 +185,7 @@ def metric(
 @metric("in_domain_score", "in-domain score", novel="lower", needs=("encoder",), low=-math.inf)
 def _in_domain_score(views: Views): return views.novelty.in_domain_.score(views.latents)
 
+# %% ../nbs/05_novelty.ipynb #18d68265
 def _neighbour_metrics(space: str, name: str, needs: tuple[str, ...]):
     "Distance to a neighbour and novelty score, for one neighbour and five."
     for kind, label in (("nn", "distance to neighbour"), ("ns", "novelty score")):
@@ -192,6 +198,7 @@ def _neighbour_metrics(space: str, name: str, needs: tuple[str, ...]):
                 needs=needs,
             )(of)
 
+# %% ../nbs/05_novelty.ipynb #72d5a2a8
 def _neighbours_of(views: Views, space: str, key: str): return getattr(views, f"{space}_neighbours")[key]
 
 # %% ../nbs/05_novelty.ipynb #1a6c2ad5
@@ -199,6 +206,8 @@ def _neighbours_of(views: Views, space: str, key: str): return getattr(views, f"
 def _ice(views: Views): return classifier_entropy(views.logits)
 
 metric("fid", "FID, in-domain classifier", "FID", kind="set", needs=("classifier",))(fid)
+
+# %% ../nbs/05_novelty.ipynb #1c2bdba9
 metric(
     "inception_score",
     "Inception Score, in-domain classifier",
@@ -364,6 +373,7 @@ def _neighbours(self: Novelty, name, x, within=None, ndim=None):
         raise ValueError(f"{name}: expected more than {max(self.ks)} distinct ones, got {len(neighbours)}")
     return neighbours
 
+# %% ../nbs/05_novelty.ipynb #1c2c77f5
 @patch
 def _batches(self: Novelty, images):
     "Batches of `images` on the device of the networks, which are in evaluation mode meanwhile."

@@ -62,6 +62,7 @@ def view(self: Session, **more) -> dict:
     self.shown = view | more
     return self.shown
 
+# %% ../nbs/06e_page.ipynb #a9225ff0
 @patch
 def _image(self: Session, answers: dict) -> dict:
     showing = self.order[self.at]
@@ -110,6 +111,7 @@ def go(self: Session, message: dict):
     to = self.at + (-1 if message.get("by") == -1 else 1)
     if 0 <= to < self.at or self.at < to <= _first_open(self.order, self.answers()): self.at = to
 
+# %% ../nbs/06e_page.ipynb #642ee5e7
 @patch
 def undo(self: Session, message: dict) -> dict:
     "Take back the latest change and show its image."

@@ -93,6 +93,7 @@ def _check(self: Panel):
 @property
 def labels(self: Panel) -> list[str]: return list(options_of(self.questionnaire))
 
+# %% ../nbs/06g_panel.ipynb #ceafc664
 @patch
 @property
 def means(self: Panel) -> pd.DataFrame:
@@ -101,6 +102,7 @@ def means(self: Panel) -> pd.DataFrame:
     printed = self.calibration.training_images[self.dataset]
     return means.assign(in_domain_score=means.in_domain_score * (self.training_images or printed) / printed)
 
+# %% ../nbs/06g_panel.ipynb #845e3939
 @patch
 @property
 def shares(self: Panel) -> pd.Series:
@@ -143,6 +145,7 @@ def _person(self: Panel, name: str, n: int, repeats: int) -> tuple[float, np.nda
     bias = self.bias * person.standard_normal(len(self.labels))
     return sensitivity, bias, np.sort(person.permutation(n)[:repeats])
 
+# %% ../nbs/06g_panel.ipynb #f4e0a922
 @patch
 def _pressed(self: Panel, odds: np.ndarray, items: pd.Series, name: str, repeat: int) -> np.ndarray:
     "(N,): number of the label that one annotator gives each item."

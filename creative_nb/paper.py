@@ -76,6 +76,7 @@ def _check_scale(where: str, about: dict, paper: Paper):
         expect(f"{where}, by_setting, {setting}", part, ("networks", "notebooks"))
         expect(f"{where}, by_setting, {setting}, notebooks", part.get("notebooks", {}), paper.notebooks)
 
+# %% ../nbs/08a_paper.ipynb #c1fe1d03
 def known_settings(paper: Paper) -> list[str]:
     "The settings of the file, then the data sets that it does not list."
     load_extensions()
@@ -86,6 +87,7 @@ def paper_names() -> list[str]:
     "The papers there are: the folders of `nbs/` that hold a `paper.yaml`, sorted."
     return sorted(p.parent.name for p in (repo_root() / "nbs").glob("*/paper.yaml"))
 
+# %% ../nbs/08a_paper.ipynb #d8e67f05
 def load_paper(name: str) -> Paper:
     "The declaration of a paper. ValueError for an unknown paper, section or name."
     if name not in paper_names(): raise ValueError(f"paper={name!r}: expected one of {', '.join(paper_names())}")
@@ -113,6 +115,7 @@ def scale(self: Paper, name: str) -> dict:
     expect(f"scale of {self.name}", [name], self.scales)
     return self.scales[name] or {}
 
+# %% ../nbs/08a_paper.ipynb #8cb14b69
 @patch
 def setting(self: Paper, name: str, scale: str) -> dict:
     "A setting at a scale, completed: data set, seed, networks, classifiers. ValueError for an unknown one."
@@ -130,11 +133,13 @@ def parameters(self: Paper, notebook: str, setting: str, scale: str) -> dict:
     own = (about.get("by_setting") or {}).get(setting) or {}
     return merged((about.get("notebooks") or {}).get(notebook), (own.get("notebooks") or {}).get(notebook))
 
+# %% ../nbs/08a_paper.ipynb #87362841
 @patch
 def per_paper(self: Paper, notebook: str) -> bool:
     "Whether a notebook runs once for all settings: a report, the benchmarks."
     return self.notebooks[notebook].get("per") == "paper"
 
+# %% ../nbs/08a_paper.ipynb #78ff31d5
 @patch
 def after(self: Paper, notebook: str) -> list[str]:
     "The notebooks of this paper that must be finished before."
@@ -151,6 +156,7 @@ def turn_on(self: Paper) -> dict[str, DeclaredMethod]:
     listed = {name: _declared(self.name, name, entry or {}) for name, entry in self.methods.items()}
     return listed | {name: m for name, m in METHODS.items() if self.name in m.papers and name not in listed}
 
+# %% ../nbs/08a_paper.ipynb #61506479
 def _declared(paper: str, name: str, entry: dict) -> DeclaredMethod:
     like, label = entry.get("like", name), entry.get("label")
     options = {k: v for k, v in entry.items() if k not in ("printed", "like", "label", "colour")}
@@ -170,6 +176,7 @@ def names_in_print(self: Paper) -> dict[str, str]:
         raise ValueError(f"nbs/{self.name}/paper.yaml: a printed name stands for two methods")
     return dict(pairs)
 
+# %% ../nbs/08a_paper.ipynb #a5ff9275
 @patch
 def printed_as(self: Paper, name: str) -> str:
     "What the printed tables on labels call a method: the last of its printed names; its own name if it has none."

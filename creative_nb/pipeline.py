@@ -49,6 +49,7 @@ class Job:
 GIVEN = ("paper", "setting", "settings", "scale", "change")  # set by the pipeline, never by a declaration
 FILES = ("labels", "manifest")  # parameters that may name a file to use instead of making it
 
+# %% ../nbs/10_pipeline.ipynb #97d6cf99
 def parameters(job: Job) -> dict:
     "What a job's notebook is told. ValueError names what is unknown."
     own = job.paper.parameters(job.notebook, job.setting, job.scale)
@@ -71,6 +72,7 @@ def inputs(job: Job) -> list[str]:
             raise ValueError(f"{job.notebook} is given the file {f}, and there is no such file")
     return before + files + printed_inputs(job)
 
+# %% ../nbs/10_pipeline.ipynb #149bfc42
 def outputs(job: Job, notebook: str) -> list[str]:
     "The executed copies of another notebook that a job waits for."
     if job.paper.per_paper(notebook): settings = [WHOLE]
@@ -98,6 +100,7 @@ def split_names(names: str | list[str] | None) -> list[str]:
     names = re.split(r"[,\s]+", names.strip()) if isinstance(names, str) else names or []
     return list(dict.fromkeys(n for n in names if n))
 
+# %% ../nbs/10_pipeline.ipynb #5ca06a68
 def chosen_papers(papers: str | list[str] | None, scale: str) -> list[Paper]:
     "The papers of a run: those named, or all that have the scale. ValueError on an unknown one, or an unknown scale."
     names = split_names(papers)
@@ -107,6 +110,7 @@ def chosen_papers(papers: str | list[str] | None, scale: str) -> list[Paper]:
     expect("scale", [scale], known)
     return [p for p in found if scale in p.scales]
 
+# %% ../nbs/10_pipeline.ipynb #5c930d7e
 def chosen_settings(paper: Paper, scale: str, settings: str | list[str] | None) -> list[str]:
     "The settings of a run: those named, or those of the scale."
     names = split_names(settings) or list(paper.scale(scale).get("settings", []))
@@ -126,6 +130,7 @@ def plan(scale: str, papers=None, settings=None, change: str = "", only=None) ->
     for job in jobs: inputs(job)
     return with_needed(jobs, split_names(only)) if split_names(only) else jobs
 
+# %% ../nbs/10_pipeline.ipynb #6843cae2
 def with_needed(jobs: list[Job], only: list[str]) -> list[Job]:
     "The jobs of the notebooks named in `only`, and those they wait for."
     expect("only", only, sorted({j.notebook for j in jobs}))
@@ -145,6 +150,7 @@ def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedPro
                f"run={json.dumps(config)}"]
     return subprocess.run(command, cwd=repo_root(), stdin=subprocess.DEVNULL, **kwargs)
 
+# %% ../nbs/10_pipeline.ipynb #5999dd55
 @contextmanager
 def only_one(scale: str):
     "Hold the lock of a scale. RuntimeError if another process does."
@@ -165,6 +171,7 @@ def written(executed: str | Path) -> list[Path]:
     "The files that an executed notebook has written."
     return [from_root(f) for f in _metadata(executed).get("creative_nb", {}).get("files", [])]
 
+# %% ../nbs/10_pipeline.ipynb #1109488b
 def _forget_incomplete(jobs: list[Job]):
     "Remove executed notebooks whose tables or figures are gone, or that are damaged, so that they run again."
     for path in (from_root(j.output) for j in jobs):
@@ -172,6 +179,7 @@ def _forget_incomplete(jobs: list[Job]):
         except ValueError: whole = False
         if not whole: path.unlink()
 
+# %% ../nbs/10_pipeline.ipynb #7deb40c4
 def failed(scale: str) -> list[str]:
     "What a run left of notebooks that failed."
     return sorted(from_here(p) for p in (repo_root() / "runs" / scale).rglob("*.failed.ipynb"))
@@ -215,6 +223,7 @@ def in_words(seconds: float) -> str:
     if seconds < 120: return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
+# %% ../nbs/10_pipeline.ipynb #daaa56ca
 def summary(jobs: list[Job]):
     "Print the main results of a run, where to find the rest, and how long it took."
     done = [j for j in jobs if from_root(j.output).is_file()]
@@ -325,6 +334,7 @@ def _execute(a: argparse.Namespace):
     execute(a.notebook, a.output, a.parameters)
     print(f"{name} done in {in_words(time.monotonic() - start)}", flush=True)
 
+# %% ../nbs/10_pipeline.ipynb #afa8f771
 def _release(a: argparse.Namespace):
     from creative_nb.release import release
     print(*map(from_here, release(a.scale, a.paper, a.settings)), sep="\n")

@@ -26,6 +26,7 @@ def outdated(config: dict) -> list[str]:
     rows = [line.split("\t") for line in report.stdout.splitlines()[1:]]
     return [row[0] for row in rows if row[-1] != "no update"]
 
+# %% ../nbs/10b_release.ipynb #a13e651d
 def unfinished(jobs: list[Job], config: dict) -> list[str]:
     "What keeps a run from being released."
     problems = [f"failed: {p}" for p in failed(config["scale"])]
@@ -37,6 +38,7 @@ def unfinished(jobs: list[Job], config: dict) -> list[str]:
 # %% ../nbs/10b_release.ipynb #2bd0184f
 def _sources(nb) -> list[str]: return [c.source for c in nb.cells if INJECTED not in c.metadata.get("tags", [])]
 
+# %% ../nbs/10b_release.ipynb #0733707e
 def copy_outputs(executed: str | Path, notebook: str | Path):
     """Put the outputs of an executed notebook into its source, with the parameters it ran with.
     ValueError if the cells differ."""
@@ -49,6 +51,7 @@ def copy_outputs(executed: str | Path, notebook: str | Path):
     write_text(notebook, nbformat.writes(nb) + "\n")
     if shutil.which("nbdev_clean", path=Path(sys.executable).parent): _nbdev_clean(notebook)
 
+# %% ../nbs/10b_release.ipynb #809940bd
 def _nbdev_clean(notebook: str | Path):
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(notebook)], cwd=repo_root(), check=True)
 
@@ -63,6 +66,7 @@ def tidy(nb):
         cell.outputs = [_with_small_pictures(o) for o in cell.outputs if o.get("name") != "stderr"]
     return nb
 
+# %% ../nbs/10b_release.ipynb #3c0f9d42
 def _with_small_pictures(output):
     if "execution_count" in output: output.execution_count = None
     picture = output.get("data", {}).get("image/png")
@@ -77,11 +81,13 @@ def _copy(path: Path, to: Path) -> Path:
         shutil.copyfile(path, to)
     return to
 
+# %% ../nbs/10b_release.ipynb #cf09faca
 def places(job: Job) -> dict[str, str]:
     "Where the parts of a job's shelf go."
     return {"tables": shelf(job.paper.name, job.setting), "figures": f"figures/{job.paper.name}/{job.setting}",
             "checkpoints": "data/checkpoints"}
 
+# %% ../nbs/10b_release.ipynb #4a0aafaa
 def released_files(job: Job) -> list[Path]:
     "Copy what a job has written."
     here, copied = from_root(job.output).parent, []
@@ -101,6 +107,7 @@ def release(scale: str = "paper", papers=None, settings=None) -> list[Path]:
         for job in jobs: copied += release_notebook(job)
     return copied
 
+# %% ../nbs/10b_release.ipynb #e5db623f
 def release_notebook(job: Job) -> list[Path]:
     "The first setting's outputs go into the notebook itself, another's executed copy to its shelf."
     if job.setting in (job.settings[:1] or (job.setting,)) or job.paper.per_paper(job.notebook):

@@ -80,6 +80,7 @@ def _with_provenance(path: Path, provenance: dict):
     record(path)
     record(path.with_suffix(".json"))
 
+# %% ../nbs/09_runs.ipynb #84063b50
 def save_table(
     df: pd.DataFrame,  # a named index is written as its first column(s), an unnamed one is left out
     path: str | Path,

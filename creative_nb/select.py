@@ -116,6 +116,7 @@ def in_columns(correlation: torch.Tensor) -> list[torch.Tensor]:
     return [part.contiguous() for part in correlation.split(128 if correlation.device.type == "cpu"
                                                             else len(correlation), 1)]
 
+# %% ../nbs/04a_select.ipynb #c91f57cd
 def relatedness(d: torch.Tensor, on: torch.Tensor, count: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
     """(B, P): how well each neuron goes with the `count` (B,) that are `on` (B, P), by R `in_columns`;
     infinite for these."""

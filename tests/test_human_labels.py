@@ -22,7 +22,8 @@ from creative_nb.das2020.labels_vs_metrics import creativity_facts, cross_valida
 from creative_nb.das2020.report import Report, all_tests
 from creative_nb.das2020.samples import fit_filter
 from creative_nb.experiment import Run
-from creative_nb.judgement import compare_methods, cross_validate_creativity, label_table, metric_table
+from creative_nb.creativity import cross_validate_creativity
+from creative_nb.judgement import compare_methods, label_table, metric_table
 from creative_nb.labels import write_labels
 from creative_nb.panel import Panel, printed_population
 from creative_nb.pool import QUESTIONNAIRES, Pool, blind

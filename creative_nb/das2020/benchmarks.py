@@ -111,6 +111,7 @@ class PerImage(Dataset):
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return self.images[i].float() / 255, 0
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #259f2a0c
 def textbook_epoch(model, loader: DataLoader, optimizer) -> float:
     "Train for an epoch the usual way; mean loss."
     model.train()
@@ -162,6 +163,7 @@ def neighbour_rows(what: str, reference: torch.Tensor, queries: torch.Tensor, re
     return [*against_peers(f"{what}, query", lambda: ours.query(queries, 5)[0], query, repetitions, tolerance=1e-3),
             *against_peers(f"{what}, index", lambda: NearestNeighbours(reference), build, repetitions, goal=None)]
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #0187f5dd
 def _flat_index(faiss, reference: np.ndarray):
     index = faiss.IndexFlatL2(reference.shape[1])
     index.add(reference)
@@ -175,6 +177,7 @@ def same_svm(latents: torch.Tensor) -> tuple[InDomainScore, OneClassSVM]:
     tensors = {"support": svm.support_vectors_, "coefficients": svm.dual_coef_[0], "numbers": numbers}
     return InDomainScore.from_tensors({k: torch.from_numpy(v) for k, v in tensors.items()}, latents.device), svm
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #ea240dfa
 def score_rows(latents: torch.Tensor, queries: torch.Tensor, repetitions: int) -> list[dict]:
     "`InDomainScore.score` against `OneClassSVM.decision_function`."
     ours, svm = same_svm(latents)
@@ -191,6 +194,7 @@ class _Given(torch.nn.Module):
 
     def forward(self, x): return x
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #55584371
 def torchmetrics_fid(module, a: torch.Tensor, b: torch.Tensor) -> float:
     metric = module.FrechetInceptionDistance(_Given(a.shape[1])).to(a.device)
     metric.update(a, real=True)
@@ -233,6 +237,7 @@ def decoding_rows(run: Run, z: torch.Tensor, repetitions: int) -> list[dict]:
             rows += _decoding_row(f"decoding, {declared.label}", decoder, z, method, repetitions)
     return rows
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #ad42413b
 def _decoding_row(what: str, decoder: CreativeDecoder, z, method: Method | None, repetitions: int) -> list[dict]:
     if method is None: return [{"what": what, "peer": "bare generator", "goal": 0.8}]
     peers = {"bare generator": lambda: plain(decoder, z)}
@@ -294,6 +299,7 @@ def score_growth(svm: InDomainScore, queries: torch.Tensor, repetitions: int) ->
 # %% ../../nbs/das2020/11_benchmarks.ipynb #21c1f0e1
 GROWING = ("low-active", "correlation")
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #aa408a47
 def decoding_growth(run: Run, z: torch.Tensor, repetitions: int) -> list[dict]:
     "Decoding against the number of images and the width of the layer."
     own, widest = run.networks.decoder, 2 * run.networks.vae.config["hidden"][0]
@@ -304,6 +310,7 @@ def decoding_growth(run: Run, z: torch.Tensor, repetitions: int) -> list[dict]:
         rows = grow("decoding", "images", images, repetitions)
         return rows + grow("decoding", "neurons in the layer", wide, repetitions)
 
+# %% ../../nbs/das2020/11_benchmarks.ipynb #eb44db7a
 def decoding_lines(by_size: dict[int, tuple[CreativeDecoder, torch.Tensor]]) -> dict[str, dict[int, Callable]]:
     "Decoding plainly and by each of the `GROWING` methods, by size."
     lines = {"plain": {size: partial(plain, d, z) for size, (d, z) in by_size.items()}}

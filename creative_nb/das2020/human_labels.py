@@ -65,6 +65,7 @@ def simulated(self: LabelledPool) -> bool:
         raise ValueError(f"labels={self.labels}: expected people or the simulated panel, got answers of both")
     return bool(named.all())
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #61ccbf2f
 @patch
 @property
 def caption(self: LabelledPool) -> str:
@@ -82,6 +83,7 @@ def manifest_path(self: LabelledPool) -> Path:
     if self.manifest_file: return from_root(self.manifest_file)
     return beside if not self.simulated and beside.is_file() else self.run.table_path("annotation_pool")
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #a733842f
 @patch
 @property
 def about_manifest(self: LabelledPool) -> dict:
@@ -123,6 +125,7 @@ def answers(self: LabelledPool) -> pd.DataFrame:
     known = {} if self.panel.dataset == self.dataset else {"ice_mnist": f"ice_{self.dataset}"}
     return self.panel.annotate(self.manifest.assign(**{k: self.manifest[v] for k, v in known.items()}))
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #5454ad1b
 @patch
 @cached_property
 def consensus(self: LabelledPool) -> pd.DataFrame:
@@ -136,6 +139,7 @@ def name(self: LabelledPool, table: str) -> str:
     earlier = "_earlier" if self.questionnaire == "earlier" and not self.run.printed_name(table) else ""
     return f"{table}{earlier}_{self.source}"
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #48694458
 @patch
 def provenance(self: LabelledPool, **more) -> dict:
     "How a result on these labels came about."
@@ -168,9 +172,11 @@ def marked(df: pd.DataFrame, source: str, table: str) -> pd.DataFrame:
     kept = {*KEYS, *INDEPENDENT.get(table, ())}
     return df.rename(columns=lambda c: c if c in kept or source == "people" else f"{c}_simulated")
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #e5e44f18
 KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "reading", "model",
         "measure", "study", "fact", "family")
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #48293aae
 def labelled_pools(
     run: Run, labels: str = "simulated", questionnaire: str = "main", **settings
 ) -> dict[str, LabelledPool]:
@@ -196,6 +202,7 @@ def read_labelled(tables: str | Path, table: str) -> tuple[pd.DataFrame, str]:
 # %% ../../nbs/das2020/07_human_labels.ipynb #68b95629
 AGREEMENT_COLUMNS = ["statistic", "value", "low", "high", "items", "annotators"]
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #f506641a
 def agreement_table(pool: LabelledPool, resamples: int = 2000) -> pd.DataFrame:
     """Agreement of the annotators, one row per statistic, and their mean self-consistency;
     only that where nobody shares an image."""

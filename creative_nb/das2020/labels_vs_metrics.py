@@ -27,6 +27,7 @@ def metric_label(metric: str) -> str:
     "A metric of Table 2 for the title of a plot."
     return METRICS[metric].label if metric in METRICS else f"ICE by {metric.removeprefix('ice_')} classifier, bits"
 
+# %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #41813873
 def plot_metrics(pool: LabelledPool, metrics: list[str]):
     "Distribution of each metric by consensus label."
     fig, axes = plt.subplots(1, len(metrics), figsize=(2.6 * len(metrics), 2.8), layout="constrained", sharey=True)

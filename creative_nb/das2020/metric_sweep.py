@@ -54,6 +54,7 @@ def cached_row(run: Run, name: str, n: int, samples: int) -> dict[str, float]:
     found = {k: row["metrics"][k] for k in keys if row["applies"]}
     return {k: v["mean"] for k, v in found.items()} | {f"{k}_sd": v["sd"] for k, v in found.items()} | row["images"]
 
+# %% ../../nbs/das2020/03_metric_sweep.ipynb #e1a16af1
 def new_row(run: Run, name: str) -> dict:
     "A row without numbers, which says whether there will be any."
     return {"applies": name == "test" or run.applies_to(name), "metrics": {}, "images": {}}
@@ -76,6 +77,7 @@ def axis_label(metric: str) -> str:
     about = METRICS[metric]
     return f"{about.label}, {about.unit}" if about.unit else about.label
 
+# %% ../../nbs/das2020/03_metric_sweep.ipynb #f194b583
 def plot_sweep(run: Run, table: pd.DataFrame, metric: str, ax, printed: pd.DataFrame):
     "A metric against the number of neurons, one line per method, the printed values as hollow markers."
     styles = ((table, dict(ms=4, lw=1.4)), (printed, dict(ms=7, mfc="none", lw=0.7, ls="--")))

@@ -18,6 +18,7 @@ def layer_stats(run: Run) -> dict[str, NeuronStats]:
     stats = {layer: neuron_stats(n.vae.decoder, layer, n.latents, n.data.train_groups) for layer in others}
     return stats | {n.layer: n.decoder.stats_}
 
+# %% ../../nbs/das2020/02_neurons.ipynb #552ac370
 def neuron_facts(stats: dict[str, NeuronStats], dataset: str) -> pd.DataFrame:
     "Dead neurons of each layer; mean and sd over latents of the off neurons of the last, not counting dead ones."
     dead = [int((~s.alive).sum()) for s in stats.values()]
@@ -45,6 +46,7 @@ def cluster_activation(stats: NeuronStats, names: list[str], clusters: int = 10)
     table = pd.DataFrame(rows, index=[f"{n} neurons" for n in sizes], columns=names)
     return table.iloc[np.argsort(rows.argmax(1), kind="stable")]
 
+# %% ../../nbs/das2020/02_neurons.ipynb #5400a665
 def group_names(run: Run) -> list[str]:
     "What the groups of classes are called: the classes, or the data sets that were joined."
     data, parts = run.networks.data, run.networks.parts

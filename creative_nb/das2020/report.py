@@ -45,6 +45,7 @@ def parts(self: Report, *tables: str) -> dict:
     "The provenance of tables in each setting."
     return {"parts": {f"{s}/{t}": about(run.table_path(t)) for s, run in self.runs.items() for t in tables}}
 
+# %% ../../nbs/das2020/99_report.ipynb #e2d18701
 @patch
 def gather(self: Report, *tables: str) -> pd.DataFrame:
     "The rows of tables of every setting, one setting below the other."
@@ -57,12 +58,14 @@ def save(self: Report, df: pd.DataFrame, name: str, *tables: str):
     "Save what was made of `tables`."
     save_table(df, self.out / "tables" / f"{name}.csv", self.parts(*tables))
 
+# %% ../../nbs/das2020/99_report.ipynb #eda701a7
 @patch
 def save_and_show(self: Report, fig, name: str, *tables: str):
     "Save a figure made of `tables`, and show it."
     save_figure(fig, self.out / "figures" / f"{name}.png", self.parts(*tables))
     plt.show()
 
+# %% ../../nbs/das2020/99_report.ipynb #902478ad
 @patch
 def printed(self: Report, table: str) -> pd.DataFrame:
     "The rows of a printed table on the data sets of the run; none if there is no such table."
@@ -161,6 +164,7 @@ def classifier_panels(report: Report) -> list[tuple[Run, str, pd.DataFrame]]:
     return [(run, classifier, rows) for run in report.runs.values()
             for classifier, rows in run.read_table("classifier_metrics").groupby("classifier", sort=False)]
 
+# %% ../../nbs/das2020/99_report.ipynb #713dc65d
 def plot_classifiers(report: Report):
     "Entropy above and FID below, a column for each setting and classifier."
     panels = classifier_panels(report)

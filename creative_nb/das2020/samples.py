@@ -69,6 +69,7 @@ def image_sets(run: Run, samples: int, n_neurons: list[int]) -> Iterator[tuple[s
 # %% ../../nbs/das2020/05_samples.ipynb #7cdc2a18
 KNOWN = ("ice", "fid", "inception_score")  # by the in-domain classifier
 
+# %% ../../nbs/das2020/05_samples.ipynb #860a104f
 def registered_metrics(run: Run, classifier: nn.Module, images: torch.Tensor) -> dict[str, float]:
     "Mean and sd of each metric of an image that needs a classifier and is not among the `KNOWN` ones."
     by_classifier = [m for m in METRICS.values() if m.kind == "image" and "classifier" in m.needs]
@@ -79,6 +80,7 @@ def registered_metrics(run: Run, classifier: nn.Module, images: torch.Tensor) ->
     scores = {k: v.double() for k, v in novelty.score(images, names).items()}
     return {k: v.mean().item() for k, v in scores.items()} | {f"{k}_sd": v.std().item() for k, v in scores.items()}
 
+# %% ../../nbs/das2020/05_samples.ipynb #dec82c6c
 def entropy_and_scores(logits: torch.Tensor) -> dict[str, float]:
     "ICE in bits, mean and sd, and Inception Score."
     ice = classifier_entropy(logits)
@@ -100,6 +102,7 @@ def classifier_metrics(run: Run, samples: int, n_neurons: list[int]) -> pd.DataF
 # %% ../../nbs/das2020/05_samples.ipynb #7051be41
 REFERENCES = {"test": ":", "regular": "--", "random-images": "-."}  # image sets without neurons, and their lines
 
+# %% ../../nbs/das2020/05_samples.ipynb #20ee8eb2
 def plot_classifier_metric(run: Run, table: pd.DataFrame, metric: str, ax):
     "A metric of one classifier against the number of neurons, with lines for the sets that have none."
     for name in run.methods:
@@ -110,6 +113,7 @@ def plot_classifier_metric(run: Run, table: pd.DataFrame, metric: str, ax):
     for name, style in REFERENCES.items(): ax.axhline(values[name], color="0.4", ls=style, lw=1, label=run.label(name))
     ax.set(xlabel="neurons turned on", ylabel=axis_label(metric))
 
+# %% ../../nbs/das2020/05_samples.ipynb #c6599e58
 def cut_test_images(table: pd.DataFrame, metric: str, ax):
     "Leave the line of test images out of a logarithmic axis where it is far below all others, and say where it is."
     test, lowest = table[table.method == "test"][metric].item(), table[table.method != "test"][metric].min()
@@ -122,6 +126,7 @@ def lowest_entropy(run: Run, images: torch.Tensor) -> torch.Tensor:
     "(N,): ICE by the classifier that is surest of the image."
     return torch.stack([classifier_entropy(logits).cpu() for logits, _ in classify(run, images).values()]).amin(0)
 
+# %% ../../nbs/das2020/05_samples.ipynb #ef18e6a3
 def fit_filter(run: Run, samples: int) -> CreativityFilter:
     "The creativity filter of section 8.5, its thresholds from `samples` regular ones."
     data = run.networks.data
@@ -129,6 +134,7 @@ def fit_filter(run: Run, samples: int) -> CreativityFilter:
     random = random_images(data.train.images, samples, run.setting.seed, covariance=True)
     return CreativityFilter().fit(regular, lowest_entropy(run, data.test.images), lowest_entropy(run, random))
 
+# %% ../../nbs/das2020/05_samples.ipynb #2a2911b4
 def samples_that_pass(run: Run, creativity: CreativityFilter, name: str, samples: int) -> torch.Tensor:
     "Those of `samples` images of a method that pass the filter."
     images = run.sample(name, samples, seed=run.setting.seed + 1)
@@ -138,6 +144,7 @@ def samples_that_pass(run: Run, creativity: CreativityFilter, name: str, samples
 # %% ../../nbs/das2020/05_samples.ipynb #bfd19b75
 BASELINES = ("random-off", "noisy")  # of the methods that change neurons, those that section 4 does not call creative
 
+# %% ../../nbs/das2020/05_samples.ipynb #7b0d3148
 def inception_facts(run: Run, table: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     "Inception Scores under the names of the printed facts; the range of the creative methods at `n` neurons."
     creative, parts = [m for m in run.paper.methods if m not in BASELINES], []

@@ -29,6 +29,7 @@ def printed_distance(run: Run) -> dict[str, float]:
     rows = sweep[sweep.n_neurons == 5].set_index("method").recon_distance
     return {"regular": labels[labels.method == "regular"].recon_distance.item(), **rows}
 
+# %% ../../nbs/das2020/10_sensitivity.ipynb #14217c59
 def printed_network(run: Run) -> dict[str, float]:
     "Printed test losses (Table 3) without their weight, dead and off neurons (section 8.3); empty for other data sets."
     losses = run.printed("table3_vae_losses")
@@ -125,6 +126,7 @@ def case_distance(run: Run, method: Method, decoder: CreativeDecoder, samples: i
     try: return distance(run, decoder.sample(samples, method, run.setting.seed))
     except ValueError: return float("nan")
 
+# %% ../../nbs/das2020/10_sensitivity.ipynb #862ad3a9
 def choice_table(run: Run, samples: int, printed: dict[str, float]) -> pd.DataFrame:
     "D_r of each value of each open choice, of each layer, and of encoding to a draw instead of the mean."
     cases = method_cases(run) + decoder_cases(run)
@@ -149,6 +151,7 @@ def noise_growth(run: Run, samples: int) -> pd.DataFrame:
 # %% ../../nbs/das2020/10_sensitivity.ipynb #6024bf75
 STRETCHED, FACTORS = ("low-active", "three-clusters", "random-off"), (1.0, 1.05, 1.1)
 
+# %% ../../nbs/das2020/10_sensitivity.ipynb #c3e013d9
 @torch.no_grad()
 def stretched_scores(run: Run, samples: int, n: int = 25) -> pd.DataFrame:
     "Mean in-domain score and distance to the 5th neighbour of samples whose latents are multiplied by a factor."

@@ -65,6 +65,7 @@ def prediction_intervals(
     half = stats.t.ppf((1 + level) / 2, (cells["count"] - 1).clip(lower=1)) * cells["std"] * np.sqrt(1 + 1 / of)
     return cells.assign(centre=centre, low=centre - half, high=centre + half)
 
+# %% ../../nbs/das2020/09_spread.ipynb #a0ab8133
 def _long(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table.melt(keys, var_name="column").dropna(subset="value")
 
@@ -77,6 +78,7 @@ def printed_in_interval(cells: pd.DataFrame, printed: pd.DataFrame, keys: list[s
 # %% ../../nbs/das2020/09_spread.ipynb #b1c7ac45
 SPREAD_METRICS = ("recon_distance", "in_domain_score", "input_5ns", "latent_5nn")
 
+# %% ../../nbs/das2020/09_spread.ipynb #906465ed
 def plot_spread(run: Run, sweeps: pd.DataFrame, cells: pd.DataFrame, metric: str, n: int, ax):
     "A metric at `n` neurons: each training, the interval and the printed value, by method."
     bars = cells[(cells.column == metric) & (cells.n_neurons == n)].set_index("method")
@@ -87,6 +89,7 @@ def plot_spread(run: Run, sweeps: pd.DataFrame, cells: pd.DataFrame, metric: str
     ax.set(yticks=range(len(run.methods)), ylim=(len(run.methods) - 0.5, -0.5), xlabel=axis_label(metric))
     ax.set_yticklabels([run.label(name) for name in run.methods])
 
+# %% ../../nbs/das2020/09_spread.ipynb #c9bb59cb
 def _plot_interval(bar: pd.Series, y: int, colour: str, ax):
     if np.isfinite(bar.low):
         ax.plot([bar.low, bar.high], [y, y], lw=5, alpha=0.3, color=colour)

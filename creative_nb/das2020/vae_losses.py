@@ -16,6 +16,7 @@ def history(network: nn.Module) -> pd.DataFrame:
     "Losses by epoch of a network made by `train_to_file`."
     return pd.DataFrame(network.about["history"]).set_index("epoch")
 
+# %% ../../nbs/das2020/01_vae_losses.ipynb #a8058cd7
 def plot_history(network: nn.Module, metric: str, ax, ylabel: str):
     "Training and validation `metric` by epoch, the best epoch marked."
     table, best = history(network), network.about["best_epoch"]
