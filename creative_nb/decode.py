@@ -232,7 +232,7 @@ def _warn_of_few(self: CreativeDecoder, n: int):
 def decode(
     self: CreativeDecoder, latents: torch.Tensor, method: Method = LOW_ACTIVE, seed: int = 0, inputs: dict | None = None
 ):
-    """Images of latents (N, ...) by `method`: low-active decoding unless told otherwise.
+    """Images of latents (N, ...) by `method`: low-active decoding by default.
     `changed_` (N,) says how many neurons changed."""
     check_latents(latents, self.latent_shape_)
     return self._decode(latents, method, seed, inputs)

@@ -127,7 +127,7 @@ def setting(self: Paper, name: str, scale: str) -> dict:
 # %% ../nbs/08a_paper.ipynb #e7266e40
 @patch
 def parameters(self: Paper, notebook: str, setting: str, scale: str) -> dict:
-    "What `notebook` is told by the scale, besides paper, setting and scale."
+    "The parameters of `notebook` at a scale, besides paper, setting and scale."
     expect(f"notebook of {self.name}", [notebook], self.notebooks)
     about = self.scale(scale)
     own = (about.get("by_setting") or {}).get(setting) or {}

@@ -51,7 +51,7 @@ FILES = ("labels", "manifest")  # parameters that may name a file to use instead
 
 # %% ../nbs/10_pipeline.ipynb #97d6cf99
 def parameters(job: Job) -> dict:
-    "What a job's notebook is told. ValueError names what is unknown."
+    "The parameters of a job's notebook. ValueError names what is unknown."
     own = job.paper.parameters(job.notebook, job.setting, job.scale)
     if given := [p for p in own if p in GIVEN]:
         raise ValueError(f"nbs/{job.paper.name}/paper.yaml, {job.notebook}: {', '.join(given)} is set by the pipeline")
