@@ -1,45 +1,56 @@
 # make help lists the commands. Each one sets up .venv first, if it is missing or the requirements have changed.
 SCALE ?= quick
+PAPER ?=
+SETTINGS ?= $(DATASETS)
 DATASETS ?=
+ONLY ?=
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper annotate test lab publish readme install
+.PHONY: help paper where annotate test lab release readme install
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make paper                              all experiments on the embedded digits set (scale quick), with a summary at the end'
-	@echo 'make paper SCALE=paper DATASETS=mnist   the same at the settings of the paper; the same command resumes a stopped run'
-	@echo 'make annotate DATASET=digits            the human study in a browser, on the images of a run; SCALE as above'
+	@echo 'make paper                              all papers on the embedded digits set (scale quick), with a summary at the end'
+	@echo 'make paper PAPER=das2020 SCALE=paper    one paper at its own settings; the same command resumes an interrupted run'
+	@echo 'make paper SETTINGS=mnist               one setting, or any data set; ONLY=03_metric_sweep for one notebook and what it needs'
+	@echo 'make where PAPER=das2020                where each printed table and figure is made again; ITEM="Table 5 low-active 5 recon_distance"'
+	@echo 'make annotate DATASET=digits            the human study in a browser, on the images of a run; PAPER and SCALE as above'
 	@echo 'make test                               everything CI runs'
 	@echo 'make lab                                JupyterLab on the notebooks'
-	@echo 'make publish DATASETS=mnist             copy a finished run of scale paper into data/, figures/ and nbs/'
+	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
 
 paper: $(INSTALLED)
-	@$(PIPELINE) run $(SCALE) --datasets "$(DATASETS)"
+	@$(PIPELINE) run $(SCALE) --paper "$(PAPER)" --settings "$(SETTINGS)" --only "$(ONLY)"
+
+ITEM ?=
+where: $(INSTALLED)
+	@$(PIPELINE) where $(PAPER) $(ITEM)
 
 # A study is a folder of its own, so that no later run changes the images under the labels.
 DATASET ?= digits
 PORT ?= 8866
-STUDY := runs/$(SCALE)/annotations/$(DATASET)
-POOL := runs/$(SCALE)/pools/$(DATASET).safetensors
-MANIFEST := runs/$(SCALE)/tables/das2020_$(DATASET)_annotation_pool
+STUDIED := $(or $(PAPER),das2020)
+SHELF := runs/$(SCALE)/$(STUDIED)/$(DATASET)
+STUDY := $(SHELF)/annotations
+POOL := $(SHELF)/pool.safetensors
+MANIFEST := $(SHELF)/tables/annotation_pool
 annotate: $(INSTALLED)
-	@[ -d $(STUDY) ] || [ -f $(POOL) -a -f $(MANIFEST).csv ] || $(PIPELINE) run $(SCALE) --datasets "$(DATASET)" --until annotation_pool
+	@[ -d $(STUDY) ] || [ -f $(POOL) -a -f $(MANIFEST).csv ] || $(PIPELINE) run $(SCALE) --paper $(STUDIED) --settings "$(DATASET)" --only 06_annotation_pool
 	@[ -d $(STUDY) ] || { rm -rf $(STUDY).new && mkdir -p $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
 	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
 	@[ -f $(STUDY)/token ] || { umask 077; $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(16))' > $(STUDY)/token; }
 	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --port $(PORT) --token "$$(cat $(STUDY)/token)"
 
-publish: SCALE = paper
-publish: $(INSTALLED)
-	@$(PIPELINE) publish $(SCALE) --datasets "$(DATASETS)"
+release: SCALE = paper
+release: $(INSTALLED)
+	@$(PIPELINE) release $(SCALE) --paper "$(PAPER)" --settings "$(SETTINGS)"
 
 readme: $(INSTALLED)
 	@$(PIPELINE) readme
@@ -50,8 +61,7 @@ lab: $(INSTALLED)
 # Style; the cells of the chapters; every experiment notebook at scale smoke; the tests.
 test: $(INSTALLED)
 	$(BIN)/ruff check
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs --skip_folder_re '^([_.]|das2020)' --n_workers 2
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs/das2020/00_study.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs --skip_folder_re "$$($(BIN)/python -c 'from creative_nb.paper import paper_names; print("^([_.]|" + "|".join(paper_names()) + ")")')" --n_workers 2
 	$(PIPELINE) run smoke --forceall
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 

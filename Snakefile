@@ -1,33 +1,29 @@
-# One rule a notebook. Which notebooks, in which order and with which parameters: creative_nb/pipeline.py and config/.
-# Usage: make paper, or python -m creative_nb.pipeline run SCALE --datasets NAMES [options of snakemake]
+# One rule for each notebook and setting. Which ones, in which order and with which parameters: creative_nb/pipeline.py and
+# the paper.yaml of each paper. Usage: make paper, or python -m creative_nb.pipeline run SCALE [--paper NAME] [options of snakemake]
 import json, sys
 
 sys.path.insert(0, str(workflow.basedir))
 from creative_nb import pipeline
+from creative_nb.execute import code_hash
 
-scale = config.get("scale", "quick")
-datasets = pipeline.check_datasets(scale, config.get("datasets"))
-targets = pipeline.plan(scale, datasets)  # an unknown scale, data set or parameter stops here
-
-def inputs_of(notebook):
-    return lambda wildcards: pipeline.inputs(notebook, wildcards.get("dataset", datasets[0]), scale, datasets)
-
-def parameters_of(notebook):
-    return lambda wildcards: json.dumps(pipeline.parameters(scale, notebook, wildcards.get("dataset", datasets[0]), datasets))
+selection = config.get("run", {})
+selection = json.loads(selection) if isinstance(selection, str) else selection
+jobs = pipeline.plan(**{"scale": "quick"} | selection)  # an unknown scale, paper, setting or parameter stops here
 
 rule all:
     default_target: True
-    input: [t for ts in targets.values() for t in ts]
+    input: [job.output for job in jobs]
 
-for notebook in targets:
+for job in jobs:
     rule:
-        name: notebook.split("/")[-1][3:]
-        input: inputs_of(notebook)
-        output: pipeline.executed(scale, notebook, "{dataset}")
+        name: job.name
+        input: pipeline.inputs(job)
+        output: job.output
         params:
-            source=f"nbs/{notebook}.ipynb",
-            code=pipeline.code_hash(pipeline.source(notebook)),
-            parameters=parameters_of(notebook),
+            source=pipeline.from_here(job.source),
+            code=code_hash(job.source),
+            setting=pipeline.decides(job),
+            parameters=json.dumps(pipeline.parameters(job)),
         threads: workflow.cores
         resources: gpu=1
         shell: "{sys.executable:q} -m creative_nb.pipeline execute {params.source:q} {output:q} --parameters {params.parameters:q}"

@@ -11,7 +11,7 @@ import importlib.metadata, io, json, os, platform, subprocess, time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from .core import atomic_path, pick_device, repo_root, write_text
 
 # %% ../nbs/09_runs.ipynb #03caef53
@@ -21,8 +21,9 @@ def git_commit() -> str:
     except FileNotFoundError: return "unknown"
     if not (root / ".git").exists(): return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try: return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip() or "unknown"
+    try: done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError): return "unknown"
+    return done.stdout.strip() or "unknown"
 
 # %% ../nbs/09_runs.ipynb #edf8479a
 def device_in_words(device: str | torch.device = "auto") -> str:
@@ -31,7 +32,8 @@ def device_in_words(device: str | torch.device = "auto") -> str:
     if device.type == "cuda": return torch.cuda.get_device_name(device)
     if device.type != "cpu": return str(device)
     models = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{models[0] if models else platform.processor() or platform.machine() or 'CPU'}, {torch.get_num_threads()} threads"
+    model = models[0] if models else platform.processor() or platform.machine() or "CPU"
+    return f"{model}, {torch.get_num_threads()} threads"
 
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
@@ -51,9 +53,12 @@ def versions() -> dict[str, str]:
 # %% ../nbs/09_runs.ipynb #abbf0795
 LABELS = ("none", "people", "simulated panel")
 
+# %% ../nbs/09_runs.ipynb #64b88055
 def provenance(
     *,
     scale: str,  # smoke, quick or paper
+    paper: str,
+    setting: str,
     dataset: str,
     data_hash: str,  # `ImageData.content_hash`
     seed: int | list[int],
@@ -64,11 +69,10 @@ def provenance(
 ) -> dict:
     "How a result came about, as a JSON-ready dictionary."
     if labels not in LABELS: raise ValueError(f"labels={labels!r}: expected one of {', '.join(LABELS)}")
-    return {
-        "commit": git_commit(), "scale": scale, "dataset": dataset, "data_hash": data_hash, "seed": seed,
-        "device": device_in_words(device), "versions": versions(), "seconds": None if started is None else round(time.time() - started, 1),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"), "labels": labels, **more,
-    }
+    return {"commit": git_commit(), "scale": scale, "paper": paper, "setting": setting, "dataset": dataset,
+            "data_hash": data_hash, "seed": seed, "device": device_in_words(device), "versions": versions(),
+            "seconds": None if started is None else round(time.time() - started, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"), "labels": labels, **more}
 
 # %% ../nbs/09_runs.ipynb #d1930eac
 def _with_provenance(path: Path, provenance: dict):
@@ -76,13 +80,16 @@ def _with_provenance(path: Path, provenance: dict):
     record(path)
     record(path.with_suffix(".json"))
 
+# %% ../nbs/09_runs.ipynb #84063b50
 def save_table(
     df: pd.DataFrame,  # a named index is written as its first column(s), an unnamed one is left out
     path: str | Path,
     provenance: dict,
 ) -> Path:
-    "Write `df` as CSV, and its provenance as JSON beside it, each whole or not at all."
+    """Write `df` as CSV, and its provenance as JSON beside it, each whole or not at all.
+    ValueError if `path` is no `.csv`."""
     path = Path(path)
+    if path.suffix != ".csv": raise ValueError(f"path={path}: expected a name that ends in .csv")
     exact = df.astype({c: "float64" for c in df.columns[df.dtypes == "float32"]})
     with atomic_path(path) as temporary: exact.to_csv(temporary, index=any(df.index.names), lineterminator="\n")
     _with_provenance(path, provenance)
@@ -98,24 +105,30 @@ def record(path: str | Path):
 
 # %% ../nbs/09_runs.ipynb #f5d51da3
 def read_table(path: str | Path) -> pd.DataFrame:
-    "Read a table of `save_table`: the same floats to the last bit; only an empty cell is missing, so a method may be called None."
+    """Read a table of `save_table`: the same floats to the last bit;
+    only an empty cell is missing, so a method may be called None."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 # %% ../nbs/09_runs.ipynb #b15a208b
-def small_png(picture: bytes) -> bytes:
-    "The same PNG with a palette of 64 colours, a third as large."
+def small_png(picture: bytes, tolerance: int = 8) -> bytes:
+    "The same PNG with a palette of 256 colours, or as it is if a pixel would move by more than `tolerance` of 255."
     from PIL import Image
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    moved = np.abs(np.asarray(image, int) - np.asarray(few.convert("RGB"), int)).max()
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    (few if moved <= tolerance else image).save(small, "PNG", optimize=True)
     return small.getvalue()
 
+# %% ../nbs/09_runs.ipynb #7a66c579
 def save_figure(
     fig,  # a matplotlib figure
     path: str | Path,
     provenance: dict,
     dpi: int = 110,
 ) -> Path:
-    "Write `fig` as PNG, and its provenance as JSON beside it, each whole or not at all. ValueError if `path` is no `.png`."
+    """Write `fig` as PNG, and its provenance as JSON beside it, each whole or not at all.
+    ValueError if `path` is no `.png`."""
     path = Path(path)
     if path.suffix != ".png": raise ValueError(f"path={path}: expected a name that ends in .png")
     picture = io.BytesIO()

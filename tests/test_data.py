@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from creative_nb.core import repo_root
-from creative_nb.data import load_data
+from creative_nb.data import DATASETS, ImageData, Split, check_data, dataset, load_data
 
 RAW = repo_root() / "data/raw"
 needs_mnist = pytest.mark.skipif(not (RAW / "MNIST/raw").is_dir(), reason="real MNIST is not in data/raw")
-needs_both = pytest.mark.skipif(not all((RAW / s / "raw").is_dir() for s in ("MNIST", "FashionMNIST")), reason="real MNIST and FashionMNIST are not in data/raw")
+needs_both = pytest.mark.skipif(not all((RAW / s / "raw").is_dir() for s in ("MNIST", "FashionMNIST")),
+                                reason="real MNIST and FashionMNIST are not in data/raw")
 
 
 def folder_of(path, n=30, size=(6, 8), mode="L", classes=("cat", "dog")):
@@ -27,7 +28,8 @@ def folder_of(path, n=30, size=(6, 8), mode="L", classes=("cat", "dog")):
 def test_digits_split_is_whole_and_fixed():
     data, other = load_data("digits"), load_data("digits", split_seed=1)
     assert [len(s) for s in data.splits.values()] == [1257, 180, 360]
-    assert sorted(i.numpy().tobytes() for s in data.splits.values() for i in s.images) == sorted(i.numpy().tobytes() for s in other.splits.values() for i in s.images)
+    images = [sorted(i.numpy().tobytes() for s in d.splits.values() for i in s.images) for d in (data, other)]
+    assert images[0] == images[1]
     assert data.content_hash == load_data("digits").content_hash != other.content_hash
     assert data.train.images.dtype == torch.float32 and 0 <= data.train.images.min() and data.train.images.max() <= 1
 
@@ -47,16 +49,93 @@ def test_combined_is_the_concatenation():
     assert [len(s) for s in both.splits.values()] == [110_000, 10_000, 20_000] and len(both.class_names) == 20
     assert torch.equal(both.train.images, torch.cat([mnist.train.images, fmnist.train.images]))
     assert torch.equal(both.train.labels, torch.cat([mnist.train.labels, fmnist.train.labels + 10]))
-    assert torch.equal(both.train_groups.bincount(), torch.tensor([55_000, 55_000])) and torch.equal(mnist.train_groups, mnist.train.labels)
+    assert torch.equal(both.train_groups.bincount(), torch.tensor([55_000, 55_000]))
+    assert torch.equal(mnist.train_groups, mnist.train.labels)
 
 
 def test_unknown_name():
     with pytest.raises(ValueError, match="name='cifar10': expected one of digits, mnist"): load_data("cifar10")
 
 
+def test_parts_of_a_set():
+    assert DATASETS["combined"].parts == ("mnist", "fmnist") and DATASETS["digits"].parts == ("digits",)
+
+
+def drawn(root, split_seed, download, size=None, name="drawn"):
+    "A loader that answers with what it was asked."
+    images = torch.full((20, 1, *(size or (2, 2))), split_seed / 100)
+    split = Split(images, torch.arange(20) % 2)
+    return ImageData(name, split, split, split, (str(root), str(download)), (0, 1))
+
+
+@pytest.fixture
+def registered():
+    before = dict(DATASETS)
+    yield
+    DATASETS.clear()
+    DATASETS.update(before)
+
+
+def test_registered_loader_gets_its_options(registered, tmp_path):
+    assert dataset("drawn", parts=("one", "two"))(drawn) is drawn and drawn.parts == ("one", "two")
+    data = load_data("drawn", tmp_path, size=(4, 5), split_seed=7, download=False)
+    assert data.class_names == (str(tmp_path), "False") and data.image_shape == (1, 4, 5)
+    assert data.train.images.unique().item() == pytest.approx(0.07)
+
+
+def test_size_is_refused_by_a_set_that_has_its_own():
+    with pytest.raises(ValueError, match=r"size=\(9, 9\): digits has its own size"): load_data("digits", size=(9, 9))
+
+
+def test_a_name_is_registered_once(registered):
+    dataset("drawn")(drawn)
+    dataset("drawn")(drawn)  # as when a cell runs again
+    with pytest.raises(ValueError, match="name='digits': taken by the loader _digits"): dataset("digits")(drawn)
+    assert DATASETS["digits"] is not drawn
+
+
+EXTENSION = """
+import torch
+from creative_nb.data import ImageData, Split, dataset, hold_out
+
+@dataset("extended")
+def extended(root, split_seed, download):
+    train, test = hold_out(Split(torch.rand(30, 1, 4, 4), torch.arange(30) % 3), 5, split_seed)
+    return ImageData("extended", *hold_out(train, 5, split_seed), test, tuple("abc"), (0, 1, 2))
+"""
+
+
+def test_a_file_adds_a_data_set(registered, tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").touch()
+    (tmp_path / "nbs/extensions").mkdir(parents=True)
+    (tmp_path / "nbs/extensions/extended_set.py").write_text(EXTENSION)
+    monkeypatch.chdir(tmp_path)
+    assert [len(s) for s in load_data("extended").splits.values()] == [20, 5, 5]
+
+
+@pytest.mark.parametrize("change,message", [
+    (dict(images=torch.rand(4, 2, 2)), r"train of toy: images \(4, 2, 2\)"),
+    (dict(images=torch.zeros(4, 1, 2, 2, dtype=torch.uint8)), "expected .* of torch.float32"),
+    (dict(images=255 * torch.ones(4, 1, 2, 2)), r"values in \[0, 1\]"),
+    (dict(images=torch.full((4, 1, 2, 2), torch.nan)), r"values in \[0, 1\]"),
+    (dict(images=torch.rand(0, 1, 2, 2), labels=torch.arange(0)), "at least one image"),
+    (dict(labels=torch.tensor([0, 1, 2, 0])), "label in 0 to 1 for each of 4 images"),
+    (dict(labels=torch.zeros(4)), "an int64 label"), (dict(labels=torch.zeros(3).long()), "for each of 4 images"),
+    (dict(groups=(0,)), "groups of toy has length 1: expected 2")])
+def test_wrong_data_is_refused(change, message):
+    parts = {"images": torch.rand(4, 1, 2, 2), "labels": torch.tensor([0, 1, 0, 1]), "groups": (0, 1)}
+    check_data(toy(**parts))
+    with pytest.raises(ValueError, match=message): check_data(toy(**(parts | change)))
+
+
+def toy(images, labels, groups):
+    return ImageData("toy", *[Split(images, labels)] * 3, ("a", "b"), groups)
+
+
 @pytest.mark.parametrize("name", ["mnist", "fmnist", "combined"])
 def test_missing_without_network(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match="could not be downloaded.*idx files.*digits"): load_data(name, tmp_path, download=False)
+    with pytest.raises(FileNotFoundError, match="could not be downloaded.*idx files.*digits"):
+        load_data(name, tmp_path, download=False)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gz"])
@@ -68,15 +147,18 @@ def test_damaged_mnist_file(tmp_path, damage):
     labels = raw / "t10k-labels-idx1-ubyte"
     if damage == "gz":
         for f in list(raw.iterdir()):
-            (raw / f"{f.name}.gz").write_bytes(gzip.compress(f.read_bytes(), 1)[:-20] if f == labels else gzip.compress(f.read_bytes()[:8], 1))
+            cut = gzip.compress(f.read_bytes(), 1)[:-20] if f == labels else gzip.compress(f.read_bytes()[:8], 1)
+            (raw / f"{f.name}.gz").write_bytes(cut)
             f.unlink()
     else: labels.write_bytes(labels.read_bytes()[:500] if damage == "cut" else b"")
-    with pytest.raises(ValueError, match="truncated or damaged|is damaged.*delete it"): load_data("mnist", tmp_path, download=False)
+    with pytest.raises(ValueError, match="truncated or damaged|is damaged.*delete it"):
+        load_data("mnist", tmp_path, download=False)
 
 
 def test_folder_of_images(tmp_path):
     data = load_data("folder", folder_of(tmp_path))
-    assert data.class_names == ("cat", "dog") and data.image_shape == (1, 6, 8) and [len(s) for s in data.splits.values()] == [24, 3, 3]
+    assert data.class_names == ("cat", "dog") and data.image_shape == (1, 6, 8)
+    assert [len(s) for s in data.splits.values()] == [24, 3, 3]
     assert load_data("folder", folder_of(tmp_path / "rgb", mode="RGB"), size=(9, 7)).image_shape == (3, 9, 7)
 
 
@@ -91,6 +173,7 @@ def test_folder_errors(tmp_path):
     folder_of(tmp_path)
     odd = tmp_path / "dog" / "zz.png"
     Image.new("L", (9, 9)).save(odd)
-    with pytest.raises(ValueError, match=r"zz.png has size \(9, 9\).*resize them, or pass size"): load_data("folder", tmp_path)
+    with pytest.raises(ValueError, match=r"zz.png has size \(9, 9\).*resize them, or pass size"):
+        load_data("folder", tmp_path)
     odd.write_bytes(b"not a picture")
     with pytest.raises(ValueError, match="zz.png is not a readable image"): load_data("folder", tmp_path)

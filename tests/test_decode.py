@@ -1,4 +1,5 @@
-"The creative decoder against slow per-sample versions of the paper's algorithms, its properties, foreign generators and bad input."
+"The creative decoder against slow per-sample versions of the paper's algorithms, its properties, foreign generators "
+"and bad input."
 import warnings
 from itertools import combinations
 
@@ -13,11 +14,13 @@ from torch import nn
 
 from creative_nb.core import rng, standard_normal
 from creative_nb.decode import CreativeDecoder
-from creative_nb.methods import (Cluster, Correlation, Interpolation, LowActive, NonSpecific, Noisy, RandomOff, Regular,
+from creative_nb.generators import Interpolation
+from creative_nb.methods import (Cluster, Correlation, LowActive, NonSpecific, Noisy, RandomOff, Regular,
                                  TooFewNeurons, TurnOff)
 from creative_nb.models import VAE
 from creative_nb.neurons import by_correlation, class_entropy, hooked, neuron_clusters
-from creative_nb.select import Ranks, Uniforms, draw, first, in_columns, least_related, nearest, random_ranks
+from creative_nb.select import (CandidateIndex, Uniforms, in_columns, least_related, nearest, pick_first, pick_random,
+                                random_ranks)
 
 LATENT, WIDTH = 6, 80
 
@@ -33,9 +36,12 @@ def sparse_generator(seed=0):
 @pytest.fixture(scope="module")
 def decoder():
     generator, z = sparse_generator(), standard_normal(2000, (LATENT,), seed=1)
-    decoder = CreativeDecoder(generator, "hidden3", batch_size=64).fit(z, (z[:, 0] > 0).long() + 2 * (z[:, 1] > 0).long())
+    decoder = CreativeDecoder(generator, "hidden3", batch_size=64).fit(
+        z, (z[:, 0] > 0).long() + 2 * (z[:, 1] > 0).long()
+    )
     noise = 1e-3 * torch.rand(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0))
-    decoder.stats_.correlation += noise + noise.T  # no ties between neurons that fired once, so the algorithms have one answer
+    # no ties between neurons that fired once, so the algorithms have one answer
+    decoder.stats_.correlation += noise + noise.T
     return decoder
 
 
@@ -82,7 +88,8 @@ def oracle_correlation(d, u, stats, method):
     k = method.n if method.fraction is None else int(method.fraction * len(on))
     turned_on = sorted(off, key=lambda j: (j != s, -stats.correlation[s, j].item()))[:k]
     top = max(alive, key=lambda j: d[j])
-    turned_off = sorted(on, key=lambda j: (j != top, -stats.correlation[top, j].item()))[:len(turned_on)] if method.turn_off else []
+    turned_off = (sorted(on, key=lambda j: (j != top, -stats.correlation[top, j].item()))[: len(turned_on)]
+                  if method.turn_off else [])
     return turned_on, turned_off
 
 
@@ -99,7 +106,8 @@ def check_against(decoder, method, oracle, draws, seed=3, n=150):
         assert torch.equal(after[i], expected), i
 
 
-@pytest.mark.parametrize("method", [LowActive(n=1), LowActive(n=4), LowActive(fraction=0.5), LowActive(n=3, percentiles=(0, 30))])
+@pytest.mark.parametrize("method", [LowActive(n=1), LowActive(n=4), LowActive(fraction=0.5),
+                                    LowActive(n=3, percentiles=(0, 30))])
 def test_low_active_is_algorithm_1(decoder, method):
     stats = decoder.stats_
     a = stats.percent_activation.double().numpy()
@@ -108,20 +116,23 @@ def test_low_active_is_algorithm_1(decoder, method):
     check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), 1)
 
 
-@pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3), Correlation(n=4, turn_off=True, kappa=0.3)])
+@pytest.mark.parametrize("method", [Correlation(n=1), Correlation(n=6), Correlation(fraction=0.3),
+                                    Correlation(n=4, turn_off=True, kappa=0.3)])
 def test_correlation_is_algorithm_2(decoder, method):
     stats = decoder.stats_
     check_against(decoder, method, lambda d, u: oracle_correlation(d, u, stats, method), 1)
 
 
-@pytest.mark.parametrize("method", [RandomOff(n=5), RandomOff(fraction=0.6), TurnOff(n=3), TurnOff(fraction=0.5)], ids=repr)
+@pytest.mark.parametrize("method", [RandomOff(n=5), RandomOff(fraction=0.6), TurnOff(n=3), TurnOff(fraction=0.5)],
+                         ids=repr)
 def test_random_choices_are_floyds(decoder, method):
     stats = decoder.stats_
     alive, off = stats.alive.nonzero().flatten().tolist(), isinstance(method, RandomOff)
 
     def oracle(d, u):
         candidates = [j for j in alive if (d[j] <= stats.threshold) == off]
-        taken = oracle_random(candidates, u, method.n if method.fraction is None else int(method.fraction * len(candidates)))
+        taken = oracle_random(candidates, u, method.n if method.fraction is None
+                              else int(method.fraction * len(candidates)))
         return (taken, []) if off else ([], taken)
 
     check_against(decoder, method, oracle, method.n if method.fraction is None else int(method.fraction * len(alive)))
@@ -131,7 +142,8 @@ def test_non_specific_uses_its_band(decoder):
     stats, method = decoder.stats_, NonSpecific(n=1, max_activation=60, top_entropy=40)
     entropy = class_entropy(stats)
     cut = np.percentile(entropy.double().numpy(), 60)
-    band = [j for j in range(WIDTH) if stats.alive[j] and stats.class_activation[:, j].max() < 60 and entropy[j] >= cut - 1e-6]
+    band = [j for j in range(WIDTH) if stats.alive[j] and stats.class_activation[:, j].max() < 60 and entropy[j] >= cut
+            - 1e-6]
     assert 1 <= len(band) < int(stats.alive.sum())
     check_against(decoder, method, lambda d, u: (oracle_low_active(d, u, stats, method, band), []), 1)
 
@@ -145,7 +157,8 @@ def test_cluster_takes_the_least_active_clusters(decoder, clusters):
         share = [(b[members == c] > 1e-7).float().mean().item() for c in range(6)]
         worst_allowed = sorted(share)[clusters - 1]
         touched = members[b != a]
-        assert len(touched) >= 1 and all(share[c] <= worst_allowed for c in touched.tolist()) and len(set(touched.tolist())) <= clusters
+        assert (len(touched) >= 1 and all(share[c] <= worst_allowed for c in touched.tolist())
+                and len(set(touched.tolist())) <= clusters)
     assert stats.alive[(before != after).any(0)].all()
 
 
@@ -154,21 +167,25 @@ def test_cluster_takes_the_least_active_clusters(decoder, clusters):
 @st.composite
 def masks(pick):
     "Candidates (B, M), few or many, how many to take and, or None, a limit for each row."
-    batch, width, generator = pick(st.integers(1, 6)), pick(st.integers(1, 100)), torch.Generator().manual_seed(pick(st.integers(0, 2**31)))
+    batch, width, generator = (pick(st.integers(1, 6)), pick(st.integers(1, 100)),
+                               torch.Generator().manual_seed(pick(st.integers(0, 2**31))))
     candidates = torch.rand(batch, width, generator=generator) < pick(st.sampled_from([0.02, 0.1, 0.5, 0.9, 1]))
     most = torch.randint(width + 1, (batch,), generator=generator) if pick(st.booleans()) else None
     return candidates, pick(st.integers(1, width)), most
 
 
-def expected_counts(candidates, n, most): return [min(n, m, n if most is None else most[i].item()) for i, m in enumerate(candidates.sum(1).tolist())]
+def expected_counts(candidates, n, most):
+    return [min(n, m, n if most is None else most[i].item()) for i, m in enumerate(candidates.sum(1).tolist())]
 
 
 @settings(deadline=None)
 @given(case=masks(), seed=st.integers(0, 2**31))
 def test_draw_takes_distinct_candidates_as_many_as_there_can_be(case, seed):
     candidates, n, most = case
-    index, chosen = draw(Ranks(candidates), Uniforms(seed)(len(candidates), n, "cpu"), most)
-    assert index.shape == chosen.shape == (len(candidates), n) and chosen.sum(1).tolist() == expected_counts(candidates, n, most)
+    index, chosen = pick_random(CandidateIndex(candidates), Uniforms(seed)(len(candidates), n, "cpu"), most)
+    assert index.shape == chosen.shape == (len(candidates), n) and chosen.sum(1).tolist() == expected_counts(
+        candidates, n, most
+    )
     for row, places, counts in zip(candidates, index, chosen):
         assert row[places[counts]].all() and len(set(places[counts].tolist())) == counts.sum()
 
@@ -179,10 +196,19 @@ def test_first_and_nearest_take_the_first_candidates(case, seed):
     candidates, n, most = case
     width = candidates.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    correlation, s = torch.rand(width, width, generator=generator), torch.randint(width, (len(candidates),), generator=generator)
-    for order, (index, chosen) in ((None, first(Ranks(candidates), n, most)), (by_correlation(correlation), nearest(by_correlation(correlation), s, candidates, n, most))):
+    correlation, s = torch.rand(width, width, generator=generator), torch.randint(
+        width, (len(candidates),), generator=generator
+    )
+    for order, (index, chosen) in (
+        (None, pick_first(CandidateIndex(candidates), n, most)),
+        (by_correlation(correlation), nearest(by_correlation(correlation), s, candidates, n, most)),
+    ):
         for i, k in enumerate(expected_counts(candidates, n, most)):
-            ranked = range(width) if order is None else sorted(range(width), key=lambda j: (j != s[i], -correlation[s[i], j].item()))
+            ranked = (
+                range(width)
+                if order is None
+                else sorted(range(width), key=lambda j: (j != s[i], -correlation[s[i], j].item()))
+            )
             assert index[i][chosen[i]].tolist() == [j for j in ranked if candidates[i, j]][:k]
 
 
@@ -191,9 +217,9 @@ def test_first_and_nearest_take_the_first_candidates(case, seed):
 def test_ranks_count_every_candidate_and_stay_in_the_row(case):
     candidates = case[0]
     width = candidates.shape[1]
-    ranks = Ranks(candidates)
+    ranks = CandidateIndex(candidates)
     assert ranks.count.tolist() == candidates.sum(1).tolist()
-    for row, places in zip(candidates, ranks.places(torch.arange(width).repeat(len(candidates), 1)).tolist()):
+    for row, places in zip(candidates, ranks.position_of(torch.arange(width).repeat(len(candidates), 1)).tolist()):
         count = int(row.sum())
         assert places[:count] == row.nonzero().flatten().tolist() and all(0 <= p < width for p in places[count:])
 
@@ -218,7 +244,8 @@ def test_every_subset_is_equally_likely(count, n):
 def test_draws_of_fewer_than_asked_are_uniform_too():
     rank, chosen = random_ranks(Uniforms(2)(20_000, 4, "cpu"), torch.full((20_000,), 5), 5, torch.full((20_000,), 2))
     subsets = [tuple(sorted(row)) for row in rank[:, :2].tolist()]
-    assert (chosen.sum(1) == 2).all() and chisquare([subsets.count(pair) for pair in combinations(range(5), 2)]).pvalue > 1e-3
+    assert (chosen.sum(1) == 2).all() and chisquare([subsets.count(pair)
+                                                     for pair in combinations(range(5), 2)]).pvalue > 1e-3
 
 
 def test_neurons_that_tie_are_equally_likely(decoder):
@@ -232,8 +259,10 @@ def test_neurons_that_tie_are_equally_likely(decoder):
 
 # ---- properties of every method ----
 
-METHODS = [LowActive(n=4), NonSpecific(n=1, max_activation=60, top_entropy=40), Correlation(n=4), Correlation(n=3, turn_off=True), Cluster(n=3, total=4), Cluster(n=3, clusters=3, total=4),
-           RandomOff(n=5), Noisy(n=5, scale=0.5), TurnOff(n=3), LowActive(fraction=0.4), LowActive(n=3, correlated=False), RandomOff(n=2, statistic="mean", scale=3.0)]
+METHODS = [LowActive(n=4), NonSpecific(n=1, max_activation=60, top_entropy=40), Correlation(n=4),
+           Correlation(n=3, turn_off=True), Cluster(n=3, total=4), Cluster(n=3, clusters=3, total=4), RandomOff(n=5),
+           Noisy(n=5, scale=0.5), TurnOff(n=3), LowActive(fraction=0.4), LowActive(n=3, correlated=False),
+           RandomOff(n=2, statistic="mean", scale=3.0)]
 names = pytest.mark.parametrize("method", METHODS, ids=repr)
 
 
@@ -247,9 +276,11 @@ def test_only_alive_neurons_change_and_as_many_as_reported(decoder, method):
     changed = before != after
     assert torch.equal(changed.sum(1), decoder.changed_)
     assert not changed[:, ~decoder.stats_.alive].any()
-    if isinstance(method, (LowActive, Cluster, RandomOff)) or type(method) is Correlation and not method.turn_off: assert (before[changed] <= 1e-7).all()
+    if isinstance(method, (LowActive, Cluster, RandomOff)) or type(method) is Correlation and not method.turn_off:
+        assert (before[changed] <= 1e-7).all()
     if isinstance(method, TurnOff): assert (before[changed] > 1e-7).all() and (after[changed] == 0).all()
-    if method.fraction is None: assert (decoder.changed_ <= method.n * (2 if getattr(method, "turn_off", False) else 1)).all()
+    if method.fraction is None:
+        assert (decoder.changed_ <= method.n * (2 if getattr(method, "turn_off", False) else 1)).all()
     assert changed.any()
 
 
@@ -295,7 +326,8 @@ def test_nested_use(decoder):
     before = activations(decoder, z)
     seen = []
     with decoder.applied(outer, 1):
-        with decoder.applied(inner, 2), hooked(decoder.generator, "hidden3", lambda out: seen.append(out.clone())): decoder.generator(z)
+        with decoder.applied(inner, 2), hooked(decoder.generator, "hidden3", lambda out: seen.append(out.clone())):
+            decoder.generator(z)
         with hooked(decoder.generator, "hidden3", lambda out: seen.append(out.clone())): decoder.generator(z)
     assert ((seen[0] != before).sum(1) >= 1).all() and ((seen[1] != before).sum(1) == 2).all()
     assert torch.equal(activations(decoder, z), before)
@@ -309,12 +341,12 @@ def test_same_latents_for_every_method(decoder):
 
 @pytest.mark.parametrize("points", [2, 4])
 def test_interpolation_is_the_mean_of_points_of_different_classes(decoder, points):
-    z = Interpolation(points).latents(decoder, 400, seed=0)
+    z = Interpolation(points).draw(decoder, 400, seed=0)
     classes = decoder.labels_.unique().tolist()
     tagged = decoder.latents_.clone()
     tagged[:, :len(classes)] = torch.nn.functional.one_hot(decoder.labels_, len(classes)).float()
     plain, decoder.latents_ = decoder.latents_, tagged
-    try: share = Interpolation(points).latents(decoder, 400, seed=0)[:, :len(classes)]
+    try: share = Interpolation(points).draw(decoder, 400, seed=0)[:, :len(classes)]
     finally: decoder.latents_ = plain
     assert ((share > 0).sum(1) == points).all() and torch.allclose(share.sum(1), torch.ones(400))
     assert z.std() < decoder.latents_.std()
@@ -327,7 +359,8 @@ class ConvGenerator(nn.Module):
     def __init__(self):
         super().__init__()
         self.project = nn.Linear(12, 16 * 4 * 4)
-        self.up = nn.Sequential(nn.ConvTranspose2d(16, 24, 4, 2, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Dropout(0.3), nn.ConvTranspose2d(24, 3, 4, 2, 1), nn.Tanh())
+        self.up = nn.Sequential(nn.ConvTranspose2d(16, 24, 4, 2, 1), nn.BatchNorm2d(24), nn.ReLU(), nn.Dropout(0.3),
+                                nn.ConvTranspose2d(24, 3, 4, 2, 1), nn.Tanh())
 
     def forward(self, z): return self.up(self.project(z).relu().view(-1, 16, 4, 4))
 
@@ -356,7 +389,8 @@ def activations_of(generator, layer, z, decoder=None, method=None):
 
 def test_channel_turned_on_has_the_on_value_as_its_mean():
     torch.manual_seed(0)
-    generator = nn.Sequential(nn.Linear(5, 6 * 9), nn.Unflatten(1, (6, 3, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(54, 4)).eval()
+    generator = nn.Sequential(nn.Linear(5, 6 * 9), nn.Unflatten(1, (6, 3, 3)), nn.ReLU(), nn.Flatten(),
+                              nn.Linear(54, 4)).eval()
     with torch.no_grad(): generator[0].bias.view(6, 9)[:3] = -1.5
     decoder = CreativeDecoder(generator, "2", neurons="channel").fit(standard_normal(3000, (5,), seed=0))
     z = standard_normal(50, (5,), seed=3)
@@ -372,7 +406,8 @@ def test_channel_turned_on_has_the_on_value_as_its_mean():
 
 def test_a_layer_whose_output_is_changed_in_place_afterwards():
     torch.manual_seed(0)
-    generators = [nn.Sequential(nn.Linear(5, 30), nn.BatchNorm1d(30), nn.ReLU(inplace), nn.Linear(30, 4)) for inplace in (False, True)]
+    generators = [nn.Sequential(nn.Linear(5, 30), nn.BatchNorm1d(30), nn.ReLU(inplace), nn.Linear(30, 4))
+                  for inplace in (False, True)]
     generators[1].load_state_dict(generators[0].state_dict())
     z = standard_normal(300, (5,), seed=0)
     apart, in_place = (CreativeDecoder(g, "1").fit(z).stats_.tensors() for g in generators)
@@ -381,7 +416,8 @@ def test_a_layer_whose_output_is_changed_in_place_afterwards():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("method", [LowActive(n=3), Correlation(n=3, turn_off=True), Cluster(n=2, total=4), RandomOff(n=3), Noisy(n=3), TurnOff(n=1)], ids=repr)
+@pytest.mark.parametrize("method", [LowActive(n=3), Correlation(n=3, turn_off=True), Cluster(n=2, total=4),
+                                    RandomOff(n=3), Noisy(n=3), TurnOff(n=1)], ids=repr)
 def test_generators_of_other_precisions(method, dtype):
     generator = sparse_generator().to(dtype)
     decoder = CreativeDecoder(generator, "hidden3").fit(standard_normal(500, (LATENT,), seed=1).to(dtype))
@@ -391,15 +427,19 @@ def test_generators_of_other_precisions(method, dtype):
 
 def test_labels_of_any_integer_type():
     z, classes = standard_normal(200, (LATENT,), seed=1), torch.arange(200) % 3
-    wide, narrow = (CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.to(t)).stats_.class_activation for t in (torch.int64, torch.uint8))
+    wide, narrow = (CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.to(t)).stats_.class_activation
+                    for t in (torch.int64, torch.uint8))
     assert torch.equal(wide, narrow)
-    with pytest.raises(ValueError, match="labels .torch.float32. of shape .200,.*integer"): CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.float())
+    with pytest.raises(ValueError, match="labels .torch.float32. of shape .200,.*integer"):
+        CreativeDecoder(sparse_generator(), "hidden3").fit(z, classes.float())
 
 
 def test_nothing_to_turn_on_is_said():
     torch.manual_seed(0)
-    decoder = CreativeDecoder(ConvGenerator(), "up.2", neurons="channel").fit(standard_normal(400, (12,), seed=0))
-    with pytest.warns(UserWarning, match="none of 8 samples.*no image was changed.*threshold=1e-07"): decoder.sample(8, RandomOff(n=1))
+    decoder = CreativeDecoder(ConvGenerator(), "up.2", neurons="channel",
+                              threshold=1e-7).fit(standard_normal(400, (12,), seed=0))
+    with pytest.warns(UserWarning, match="none of 8 samples.*no image was changed.*threshold=1e-07"):
+        decoder.sample(8, RandomOff(n=1))
 
 
 def test_gradients_flow_through_applied(decoder):
@@ -410,15 +450,21 @@ def test_gradients_flow_through_applied(decoder):
 
 def test_save_and_load(decoder, tmp_path):
     decoder.save(tmp_path / "d.safetensors")
-    loaded, z = CreativeDecoder.load(tmp_path / "d.safetensors", decoder.generator), standard_normal(40, (LATENT,), seed=5)
-    for method in (LowActive(n=3), Cluster(n=2, total=4), Noisy()): assert torch.equal(loaded.decode(z, method), decoder.decode(z, method))
-    assert torch.equal(loaded.sample(9, Interpolation(2)), decoder.sample(9, Interpolation(2))) and repr(loaded.stats_) == repr(decoder.stats_)
+    loaded, z = CreativeDecoder.load(tmp_path / "d.safetensors", decoder.generator), standard_normal(
+        40, (LATENT,), seed=5
+    )
+    for method in (LowActive(n=3), Cluster(n=2, total=4), Noisy()):
+        assert torch.equal(loaded.decode(z, method), decoder.decode(z, method))
+    assert torch.equal(
+        loaded.sample(9, latents=Interpolation(2)), decoder.sample(9, latents=Interpolation(2))
+    ) and repr(loaded.stats_) == repr(decoder.stats_)
 
 
 # ---- bad input ----
 
 def test_unknown_layer_lists_the_layers(decoder):
-    with pytest.raises(ValueError, match="layer='hidden9'.*hidden1.*hidden3"): CreativeDecoder(decoder.generator, "hidden9")
+    with pytest.raises(ValueError, match="layer='hidden9'.*hidden1.*hidden3"):
+        CreativeDecoder(decoder.generator, "hidden9")
 
 
 def test_not_fitted(decoder):
@@ -429,7 +475,8 @@ def test_not_fitted(decoder):
 
 
 @pytest.mark.parametrize("latents,message", [
-    (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"), (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
+    (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"),
+    (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
     (torch.zeros(0, LATENT), "N >= 1"), (torch.zeros(3, LATENT).long(), "floating"), ([1, 2], "got list")])
 def test_bad_latents(decoder, latents, message):
     with pytest.raises(ValueError, match=message): decoder.decode(latents)
@@ -437,28 +484,34 @@ def test_bad_latents(decoder, latents, message):
         with pytest.raises(ValueError): CreativeDecoder(decoder.generator, "hidden3").fit(latents)
 
 
-@pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99), Noisy(n=99), NonSpecific(n=50)], ids=repr)
+@pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99),
+                                    Noisy(n=99), NonSpecific(n=50)], ids=repr)
 def test_more_neurons_than_the_pool(decoder, method):
-    with pytest.raises(TooFewNeurons, match=f"n={method.n}: {type(method).__name__} has only"): decoder.sample(2, method)
+    with pytest.raises(TooFewNeurons, match=f"n={method.n}: {type(method).__name__} has only"):
+        decoder.sample(2, method)
 
 
-@pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0), lambda: Correlation(kappa=2),
+@pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0),
+                                  lambda: Correlation(kappa=2),
                                   lambda: Cluster(clusters=11), lambda: Interpolation(1)])
 def test_bad_settings(make):
     with pytest.raises(ValueError, match="expected"): make()
 
 
 def test_settings_that_only_the_layer_can_judge(decoder):
-    for method in (LowActive(percentiles=(15, 1)), LowActive(statistic="mode"), NonSpecific(max_activation=0), Cluster(n=1, total=500)):
+    for method in (LowActive(percentiles=(15, 1)), LowActive(statistic="mode"), NonSpecific(max_activation=0),
+                   Cluster(n=1, total=500)):
         with pytest.raises(ValueError, match="expected"): decoder.sample(2, method)
-    with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, Interpolation(5))
-    with pytest.raises(ValueError, match="without class labels"): CreativeDecoder(decoder.generator, "hidden3").fit(decoder.latents_).sample(2, NonSpecific())
+    with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, latents=Interpolation(5))
+    with pytest.raises(ValueError, match="without class labels"):
+        CreativeDecoder(decoder.generator, "hidden3").fit(decoder.latents_).sample(2, NonSpecific())
 
 
 def test_dead_layer():
     generator = sparse_generator()
     with torch.no_grad(): generator.hidden3[0].bias.fill_(-1e3)
-    with pytest.raises(ValueError, match="all of its 80 neurons are dead"): CreativeDecoder(generator, "hidden3").fit(standard_normal(50, (LATENT,), seed=0))
+    with pytest.raises(ValueError, match="all of its 80 neurons are dead"):
+        CreativeDecoder(generator, "hidden3").fit(standard_normal(50, (LATENT,), seed=0))
 
 
 class Pair(nn.Module):
@@ -470,12 +523,23 @@ def test_tuples_are_refused_by_name():
     z = standard_normal(10, (4,), seed=0)
     with pytest.raises(TypeError, match="layer '0' returns a tuple"): CreativeDecoder(nn.Sequential(Pair()), "0").fit(z)
     wrapped = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), Pair())
-    with pytest.raises(TypeError, match="generator returns a tuple"): CreativeDecoder(wrapped, "1").fit(z).sample(2, TurnOff(n=1))
+    with pytest.raises(TypeError, match="generator returns a tuple"):
+        CreativeDecoder(wrapped, "1").fit(z).sample(2, TurnOff(n=1))
 
 
-def test_a_layer_that_runs_twice_is_refused():
-    shared = nn.Linear(4, 4)
-    with pytest.raises(ValueError, match="ran 2 times"): CreativeDecoder(nn.Sequential(shared, shared), "0").fit(standard_normal(10, (4,), seed=0))
+def test_a_layer_that_runs_twice_has_the_same_neurons_changed_twice():
+    torch.manual_seed(0)
+    shared = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    decoder = CreativeDecoder(nn.Sequential(shared, shared), "0").fit(standard_normal(500, (6,), seed=0))
+    assert decoder.stats_.n == 1000
+    z, seen = standard_normal(20, (6,), seed=1), []
+    watched = hooked(decoder.generator, "0", lambda out: seen.append(out.clone()))
+    with watched, decoder.applied(RandomOff(n=1), seed=0), \
+         hooked(decoder.generator, "0", lambda out: seen.append(out.clone())), torch.no_grad(): decoder.generator(z)
+    changed = [before != after for before, after in (seen[:2], seen[2:])]
+    some = changed[0].any(1)
+    assert some.any() and torch.equal(changed[0][some],
+                                      (changed[1] | (seen[3] == 2 * decoder.stats_.max))[some] & changed[0][some])
 
 
 def test_a_generator_that_changed_since_fitting(decoder):

@@ -1,4 +1,5 @@
-"Novelty metrics: slow oracles in float64, other libraries, closed forms, properties, and the numbers the paper prints for real MNIST."
+"Novelty metrics: slow oracles in float64, other libraries, closed forms, properties, and the numbers the paper "
+"prints for real MNIST."
 import math
 import warnings
 
@@ -7,31 +8,21 @@ import pytest
 import scipy.linalg
 import scipy.stats
 import torch
-from creative_nb import novelty
+from creative_nb import neighbours as engine
 from creative_nb.core import repo_root, save_tensors, standard_normal
 from creative_nb.models import VAE, Classifier
-from creative_nb.novelty import (
-    CreativityFilter,
-    Gaussian,
-    InDomainScore,
-    NearestNeighbours,
-    Novelty,
-    classifier_entropy,
-    fid,
-    fit_gaussian,
-    frechet_distance,
-    inception_score,
-    random_images,
-    reconstruction_distance,
-    smallest,
-)
+from creative_nb.neighbours import NearestNeighbours, smallest
+from creative_nb.distributions import (Gaussian, classifier_entropy, fid, fit_gaussian, frechet_distance,
+                                       inception_score, random_images)
+from creative_nb.novelty import CreativityFilter, InDomainScore, Novelty, reconstruction_distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 
-needs_mnist = pytest.mark.skipif(not (repo_root() / "data/raw/MNIST/raw").is_dir(), reason="real MNIST is not in data/raw")
+needs_mnist = pytest.mark.skipif(not (repo_root() / "data/raw/MNIST/raw").is_dir(),
+                                 reason="real MNIST is not in data/raw")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 fast = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 10_000)
@@ -50,7 +41,8 @@ class SmallBuffers(NearestNeighbours):
 # ---- nearest neighbours
 
 @fast
-@given(seed=seeds, n=st.integers(1, 12), m=st.integers(2, 90), width=st.integers(1, 30), scale=st.sampled_from([1e-3, 1.0, 1e3]),
+@given(seed=seeds, n=st.integers(1, 12), m=st.integers(2, 90), width=st.integers(1, 30),
+       scale=st.sampled_from([1e-3, 1.0, 1e3]),
        offset=st.sampled_from([0.0, 1.0, 1e3]))
 def test_neighbours_equal_float64_brute_force(seed, n, m, width, scale, offset):
     x, reference = (standard_normal(k, (width,), seed, p) * scale + offset for k, p in ((n, "x"), (m, "reference")))
@@ -61,13 +53,15 @@ def test_neighbours_equal_float64_brute_force(seed, n, m, width, scale, offset):
     distances, found = neighbours.query(x, k)
     torch.testing.assert_close(distances.double(), brute(x, reference, k), rtol=6e-6, atol=0)
     # each index is of a point at that distance, and no point is reported twice
-    torch.testing.assert_close((x[:, None].double() - reference[found]).norm(dim=2), distances.double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close((x[:, None].double() - reference[found]).norm(dim=2), distances.double(), rtol=1e-6,
+                               atol=0)
     assert all(len(set(row)) == k for row in found.tolist())
     assert distances[0, 0] == 0
 
 
 @fast
-@given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 600), m=st.integers(1, 20), values=st.sampled_from([3, 10**6]))
+@given(seed=seeds, rows=st.integers(1, 5), width=st.integers(1, 600), m=st.integers(1, 20),
+       values=st.sampled_from([3, 10**6]))
 def test_smallest_are_those_of_a_sort(seed, rows, width, m, values):
     d = torch.from_numpy(np.random.default_rng(seed).integers(0, values, (rows, width))).float()
     found, places = smallest(d, m := min(m, width))
@@ -94,13 +88,18 @@ def test_a_coarse_product_is_noticed(monkeypatch):
     coarse = lambda *a, **k: addmm(*a, **k).bfloat16().to(a[1].dtype) if a[1].dtype == torch.float32 else addmm(*a, **k)
     reference, x = standard_normal(3000, (6,), 0), standard_normal(200, (6,), 1)
     monkeypatch.setattr(torch, "addmm", coarse)
-    torch.testing.assert_close(NearestNeighbours(reference).query(x, 5)[0].double(), brute(x, reference, 5), rtol=6e-6, atol=0)
+    torch.testing.assert_close(NearestNeighbours(reference).query(x, 5)[0].double(), brute(x, reference, 5), rtol=6e-6,
+                               atol=0)
 
 
 def test_neighbours_equal_scikit_learn():
     reference, x = standard_normal(2000, (1, 7, 9), 0), standard_normal(150, (1, 7, 9), 1)
     distances, found = NearestNeighbours(reference).query(x, 7)
-    expected, which = NearestNeighbors(n_neighbors=7, algorithm="brute").fit(reference.flatten(1).double()).kneighbors(x.flatten(1).double())
+    expected, which = (
+        NearestNeighbors(n_neighbors=7, algorithm="brute")
+        .fit(reference.flatten(1).double())
+        .kneighbors(x.flatten(1).double())
+    )
     np.testing.assert_allclose(distances, expected, rtol=1e-6)
     assert (found.numpy() == which).all()
 
@@ -127,19 +126,21 @@ def test_duplicates_are_found_by_content_whatever_their_hash(monkeypatch):
     rows[3:5] = torch.tensor([[0.0], [-0.0]])
     expected = np.sort(np.unique(rows.numpy() + 0.0, axis=0, return_index=True)[1])
     assert NearestNeighbours(rows).rows.tolist() == expected.tolist() and len(expected) < 400
-    monkeypatch.setattr(novelty, "_row_hash", lambda rows: torch.arange(len(rows)) // 2)  # collisions
+    monkeypatch.setattr(engine, "_row_hash", lambda rows: torch.arange(len(rows)) // 2)  # collisions
     assert NearestNeighbours(torch.tensor([[1.], [2], [3], [3]])).rows.tolist() == [0, 1, 2]
 
 
 def test_binary_images_with_many_ties():
     reference, x = ((standard_normal(n, (30,), n) > 0).float() for n in (800, 50))
-    assert torch.equal(NearestNeighbours(reference).query(x, 5)[0].double().square().round(), brute(x, reference, 5).square().round())
+    assert torch.equal(NearestNeighbours(reference).query(x, 5)[0].double().square().round(),
+                       brute(x, reference, 5).square().round())
 
 
 def test_within_never_counts_a_point_itself():
     reference = standard_normal(200, (4,), 0)
     within = NearestNeighbours(torch.cat([reference, reference])).within(3)
-    distances = torch.cdist(reference.double(), reference.double(), compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
+    distances = torch.cdist(reference.double(), reference.double(),
+                            compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
     torch.testing.assert_close(within.double(), distances.sort(1).values[:, :3], rtol=1e-6, atol=0)
 
 
@@ -184,7 +185,9 @@ def test_novelty_score_equals_its_definition(seed, k, m):
 @given(seed=seeds, exponent=st.integers(-20, 20))
 def test_novelty_score_has_no_unit(seed, exponent):
     points, x = standard_normal(60, (4,), seed, "points"), standard_normal(6, (4,), seed, "x")
-    one, other = NearestNeighbours(points).scores(x), NearestNeighbours(points * 2.0**exponent).scores(x * 2.0**exponent)
+    one, other = NearestNeighbours(points).scores(x), NearestNeighbours(points * 2.0**exponent).scores(
+        x * 2.0**exponent
+    )
     for k in (1, 5):
         torch.testing.assert_close(one[f"{k}ns"], other[f"{k}ns"], rtol=1e-5, atol=0)
         torch.testing.assert_close(one[f"{k}nn"] * 2.0**exponent, other[f"{k}nn"], rtol=1e-5, atol=0)
@@ -209,7 +212,8 @@ def test_neighbours_refuse_bad_input(call, what):
 
 def test_reconstruction_distance_is_the_l2_norm():
     x, y = standard_normal(6, (1, 4, 4), 0), standard_normal(6, (1, 4, 4), 1)
-    np.testing.assert_allclose(reconstruction_distance(x, y), np.linalg.norm((x - y).flatten(1).double(), axis=1), rtol=1e-6)
+    np.testing.assert_allclose(reconstruction_distance(x, y), np.linalg.norm((x - y).flatten(1).double(), axis=1),
+                               rtol=1e-6)
     with pytest.raises(ValueError, match="reconstructions of shape"): reconstruction_distance(x, y.flatten(1))
 
 
@@ -222,7 +226,8 @@ def test_entropy_is_finite_and_within_bounds(seed, classes, exponent):
 
 def test_entropy_equals_scipy_and_ignores_shifts():
     logits = standard_normal(50, (10,), 0).double() * 3
-    np.testing.assert_allclose(classifier_entropy(logits), scipy.stats.entropy(logits.softmax(1), base=2, axis=1), rtol=1e-10)
+    np.testing.assert_allclose(classifier_entropy(logits), scipy.stats.entropy(logits.softmax(1), base=2, axis=1),
+                               rtol=1e-10)
     torch.testing.assert_close(classifier_entropy(logits + 700), classifier_entropy(logits))
     with pytest.raises(ValueError, match="logits: expected 2 dimensions"): classifier_entropy(torch.zeros(2, 3, 4))
 
@@ -237,7 +242,8 @@ def svm_and_latents():
 
 def test_in_domain_score_equals_decision_function(svm_and_latents):
     svm, latents = svm_and_latents
-    x = torch.cat([standard_normal(300, (8,), 1), 4 * standard_normal(100, (8,), 2), 50 * standard_normal(10, (8,), 3), svm.support_[:5].float()])
+    x = torch.cat([standard_normal(300, (8,), 1), 4 * standard_normal(100, (8,), 2), 50 * standard_normal(10, (8,), 3),
+                   svm.support_[:5].float()])
     expected = OneClassSVM(kernel="rbf", gamma=0.1, nu=0.15).fit(latents.double()).decision_function(x.double())
     np.testing.assert_allclose(svm.score(x), expected, rtol=1e-5, atol=1e-8 * np.abs(expected).max())
 
@@ -265,7 +271,8 @@ def test_in_domain_score_refuses_bad_input(svm_and_latents):
 
 # ---- FID and Inception Score
 
-def features(n, width, seed): return standard_normal(n, (width,), seed, "features") @ standard_normal(width, (width,), seed, "mixing") + seed % 3
+def features(n, width, seed):
+    return standard_normal(n, (width,), seed, "features") @ standard_normal(width, (width,), seed, "mixing") + seed % 3
 
 
 def test_fid_of_diagonal_gaussians_in_closed_form():
@@ -283,7 +290,8 @@ def test_fid_equals_scipy_and_torch_fidelity():
     reference = next(iter(metric_fid.fid_statistics_to_metric(*stats, verbose=False).values()))
     assert math.isclose(fid(a, b), reference, rel_tol=1e-6)
     root = scipy.linalg.sqrtm(stats[0]["sigma"] @ stats[1]["sigma"]).real.trace()
-    by_hand = np.square(stats[0]["mu"] - stats[1]["mu"]).sum() + stats[0]["sigma"].trace() + stats[1]["sigma"].trace() - 2 * root
+    by_hand = (np.square(stats[0]["mu"] - stats[1]["mu"]).sum() + stats[0]["sigma"].trace() + stats[1]["sigma"].trace()
+               - 2 * root)
     assert math.isclose(fid(a, b), by_hand, rel_tol=1e-8)
 
 
@@ -317,7 +325,8 @@ def test_a_singular_covariance_is_announced_and_survived():
     with pytest.warns(UserWarning, match="20 samples of 30 features: the covariance is singular"): few = fit_gaussian(a)
     assert frechet_distance(few, few) < 1e-6 * few.covariance.trace()
     root = scipy.linalg.sqrtm((few.covariance @ fit_gaussian(b).covariance).numpy()).real.trace()
-    exact = (few.mean - fit_gaussian(b).mean).square().sum() + few.covariance.trace() + fit_gaussian(b).covariance.trace() - 2 * root
+    exact = ((few.mean - fit_gaussian(b).mean).square().sum() + few.covariance.trace()
+             + fit_gaussian(b).covariance.trace() - 2 * root)
     assert math.isclose(frechet_distance(few, fit_gaussian(b)), exact.item(), rel_tol=1e-4)
     with pytest.raises(ValueError, match="at least 2"): fit_gaussian(a[:1])
     with pytest.raises(ValueError, match="b has 29 features"): frechet_distance(few, fit_gaussian(b[:, :29]))
@@ -325,13 +334,15 @@ def test_a_singular_covariance_is_announced_and_survived():
 
 def test_fid_of_features_that_never_vary_or_depend_on_each_other():
     g = torch.Generator().manual_seed(4)
-    a, b = (torch.randn(400, 6, generator=g, dtype=torch.float64) @ torch.randn(6, 6, generator=g, dtype=torch.float64) for _ in range(2))
+    a, b = (torch.randn(400, 6, generator=g, dtype=torch.float64) @ torch.randn(6, 6, generator=g, dtype=torch.float64)
+            for _ in range(2))
     plain, zero = fid(a, b), torch.zeros(400, 1, dtype=torch.float64)
     assert math.isclose(fid(torch.cat([a, zero + 0.1], 1), torch.cat([b, zero + 0.3], 1)), plain + 0.04, rel_tol=1e-9)
     assert fit_gaussian(torch.cat([a, zero + 0.1], 1)).covariance[-1].eq(0).all()
     twice = [torch.cat([x, x], 1) for x in (a, b)]  # of half the rank: no Cholesky factor, or one of rounding errors
     assert math.isclose(fid(*twice), 2 * plain, rel_tol=1e-6)
-    assert math.isclose(fid(torch.cat([a, zero], 1), torch.cat([b, b[:, :1]], 1)), plain + b[:, 0].mean().square().item() + b[:, 0].var().item(), rel_tol=1e-5)
+    assert math.isclose(fid(torch.cat([a, zero], 1), torch.cat([b, b[:, :1]], 1)),
+                        plain + b[:, 0].mean().square().item() + b[:, 0].var().item(), rel_tol=1e-5)
     assert fid(zero, zero) == 0
 
 
@@ -399,23 +410,30 @@ def test_filter_is_the_printed_rule():
 def test_filter_says_what_is_wrong():
     regular, ice = {k: torch.ones(5) for k in CreativityFilter.distances}, torch.tensor([1.0])
     with pytest.raises(NotFittedError): CreativityFilter().passes({})
-    with pytest.raises(ValueError, match="expected at least one of input_1nn"): CreativityFilter().fit({"ice": ice}, ice, ice)
-    with pytest.raises(ValueError, match="expected finite entropies"): CreativityFilter().fit(regular, torch.zeros(0), ice)
-    with pytest.raises(ValueError, match="input_1nn"): CreativityFilter().fit(regular | {"input_1nn": torch.tensor([math.nan])}, ice, ice)
+    with pytest.raises(ValueError, match="expected at least one of input_1nn"):
+        CreativityFilter().fit({"ice": ice}, ice, ice)
+    with pytest.raises(ValueError, match="expected finite entropies"):
+        CreativityFilter().fit(regular, torch.zeros(0), ice)
+    with pytest.raises(ValueError, match="input_1nn"):
+        CreativityFilter().fit(regular | {"input_1nn": torch.tensor([math.nan])}, ice, ice)
     with pytest.warns(UserWarning, match="no image can pass"): fitted = CreativityFilter().fit(regular, ice + 1, ice)
-    with pytest.raises(ValueError, match="scores has no ice, recon_distance"): fitted.passes({"input_1nn": ice, "latent_1nn": ice})
+    with pytest.raises(ValueError, match="scores has no ice, recon_distance"):
+        fitted.passes({"input_1nn": ice, "latent_1nn": ice})
 
 
 # ---- all together
 
-SHAPE, KEYS = (1, 8, 8), {"oc_score", "recon_distance", "ice"} | {f"{s}_{k}{t}" for s in ("input", "latent") for k in (1, 5) for t in ("nn", "ns")}
+SHAPE, KEYS = (1, 8, 8), {"in_domain_score", "recon_distance", "ice"} | {
+    f"{s}_{k}{t}" for s in ("input", "latent") for k in (1, 5) for t in ("nn", "ns")
+}
 
 
 @pytest.fixture(scope="module")
 def models():
     torch.manual_seed(0)
     vae = VAE(SHAPE, hidden=(20,), latent=5).eval()
-    train, x = (torch.from_numpy(np.random.default_rng(s).random((n, *SHAPE), dtype=np.float32)) for s, n in ((0, 300), (1, 45)))
+    train, x = (torch.from_numpy(np.random.default_rng(s).random((n, *SHAPE), dtype=np.float32))
+                for s, n in ((0, 300), (1, 45)))
     return vae, Classifier(SHAPE).eval(), train, x
 
 
@@ -429,15 +447,19 @@ def test_every_column_is_its_metric(models, fitted):
     vae, classifier, train, x = models
     scores = fitted.score(x)
     assert set(scores) == KEYS
-    assert all(v.shape == (45,) and v.dtype == torch.float32 and v.device.type == "cpu" and not v.requires_grad for v in scores.values())
+    assert all(v.shape == (45,) and v.dtype == torch.float32 and v.device.type == "cpu" and not v.requires_grad
+               for v in scores.values())
     with torch.no_grad(): z, train_z = vae.encode(x), vae.encode(train)
-    expected = {"ice": classifier_entropy(classifier(x)).float(), "oc_score": InDomainScore().fit(train_z).score(z).float(),
+    expected = {"ice": classifier_entropy(classifier(x)).float(),
+                "in_domain_score": InDomainScore().fit(train_z).score(z).float(),
                 "recon_distance": reconstruction_distance(x, vae.decode(z))}
     for space, q, ref in (("input", x, train), ("latent", z, train_z)):
         for k in (1, 5):
             expected[f"{space}_{k}nn"] = brute(q, ref, k)[:, -1].float()
             expected[f"{space}_{k}ns"] = slow_kns(q.flatten(1), ref.flatten(1).double(), k).float()
-    for name in KEYS: torch.testing.assert_close(scores[name], expected[name].detach(), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for name in KEYS:
+        torch.testing.assert_close(scores[name], expected[name].detach(), rtol=1e-4, atol=1e-5, msg=lambda m,
+                                   n=name: f"{n}: {m}")
 
 
 def test_batches_do_not_matter(models, fitted):
@@ -454,7 +476,8 @@ def test_each_function_sees_each_image_once(models):
             seen[name] += len(batch)
             return f(batch)
         return call
-    novelty = Novelty(counted("encode", vae.encode), counted("decode", vae.decode), counted("classifier", classifier), batch_size=20)
+    novelty = Novelty(counted("encode", vae.encode), counted("decode", vae.decode), counted("classifier", classifier),
+                      batch_size=20)
     novelty.fit(train)
     assert seen == {"encode": 300, "decode": 0, "classifier": 0}
     novelty.score(x)
@@ -474,7 +497,8 @@ def test_known_latents_are_not_computed_again(models, fitted):
 def test_metrics_of_what_there_is(models, fitted):
     vae, classifier, train, x = models
     all_scores = fitted.score(x)
-    for functions, missing in (((None, None, classifier), {"oc_score", "recon_distance"} | {k for k in KEYS if k.startswith("latent")}),
+    for functions, missing in (((None, None, classifier), {"in_domain_score", "recon_distance"}
+                                | {k for k in KEYS if k.startswith("latent")}),
                                ((vae.encode, None, None), {"recon_distance", "ice"})):
         scores = Novelty(*functions).fit(train).score(x)
         assert set(scores) == KEYS - missing
@@ -520,8 +544,10 @@ def test_load_refuses_what_was_not_fitted(models, fitted, tmp_path):
     vae, _, train, x = models
     path = tmp_path / "n.safetensors"
     fitted.save(path)
-    with pytest.raises(ValueError, match="not the training images"): Novelty.load(path, vae.encode, images=train.flip(0))
-    with pytest.raises(ValueError, match="not the encoder"): Novelty.load(path, VAE(SHAPE, hidden=(20,), latent=5).eval().encode, images=train)
+    with pytest.raises(ValueError, match="not the training images"):
+        Novelty.load(path, vae.encode, images=train.flip(0))
+    with pytest.raises(ValueError, match="not the encoder"):
+        Novelty.load(path, VAE(SHAPE, hidden=(20,), latent=5).eval().encode, images=train)
     with pytest.raises(ValueError, match="not the encoder"): Novelty.load(path, lambda x: x.flatten(1), images=train)
     Novelty().fit(train).save(path)
     with pytest.raises(ValueError, match="not the encoder"): Novelty.load(path, vae.encode, images=train)
@@ -549,9 +575,11 @@ def test_novelty_says_what_is_wrong(models, fitted):
     with pytest.raises(NotFittedError): Novelty().save("nowhere")
     with pytest.raises(ValueError, match="decode without encode"): Novelty(None, vae.decode)
     with pytest.raises(ValueError, match="batch_size=0"): Novelty(batch_size=0)
-    with pytest.raises(ValueError, match="expected one for each of the 300 images, got 299"): Novelty(vae.encode).fit(train, fitted.latents_[1:])
+    with pytest.raises(ValueError, match="expected one for each of the 300 images, got 299"):
+        Novelty(vae.encode).fit(train, fitted.latents_[1:])
     with pytest.raises(ValueError, match=r"expected \(N, 1, 8, 8\)"): fitted.score(x[:, :, 1:])
-    with pytest.raises(ValueError, match="1 of 45 rows"): fitted.score(torch.where(torch.arange(45).view(-1, 1, 1, 1) == 3, math.inf, x))
+    with pytest.raises(ValueError, match="1 of 45 rows"):
+        fitted.score(torch.where(torch.arange(45).view(-1, 1, 1, 1) == 3, math.inf, x))
 
 
 def test_no_warning_is_the_rule(models, fitted):
@@ -572,7 +600,8 @@ def test_gpu_equals_cpu(models, fitted):
         classifier.cpu()
     for name in KEYS: torch.testing.assert_close(scores[name], expected[name], rtol=1e-3, atol=1e-3)
     reference, q = standard_normal(70_000, (30,), 0), standard_normal(500, (30,), 1)
-    torch.testing.assert_close(NearestNeighbours(reference.cuda()).query(q)[0].cpu(), NearestNeighbours(reference).query(q)[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(NearestNeighbours(reference.cuda()).query(q)[0].cpu(),
+                               NearestNeighbours(reference).query(q)[0], rtol=1e-6, atol=0)
 
 
 # ---- real images
@@ -588,5 +617,9 @@ def test_raw_mnist_gives_the_printed_novelty_scores():
     assert math.isclose(scores["1ns"], 1.0959, abs_tol=2e-4) and math.isclose(scores["5ns"], 1.0837, abs_tol=2e-4)
     assert math.isclose(scores["1ns"], 1.096, rel_tol=0.01) and math.isclose(scores["5ns"], 1.079, rel_tol=0.01)
     few = test[:40]
-    expected, _ = NearestNeighbors(n_neighbors=5, algorithm="brute").fit(train[:55_000].flatten(1).double()).kneighbors(few.flatten(1).double())
+    expected, _ = (
+        NearestNeighbors(n_neighbors=5, algorithm="brute")
+        .fit(train[:55_000].flatten(1).double())
+        .kneighbors(few.flatten(1).double())
+    )
     np.testing.assert_allclose(neighbours.query(few, 5)[0], expected, rtol=1e-6)

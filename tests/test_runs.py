@@ -1,24 +1,43 @@
-"The pipeline on a made-up checkout with tiny notebooks: strictness, failures, kills, reruns by content, publishing."
-import json, os, shutil, signal, subprocess, sys, time
+"The pipeline on a small checkout with tiny notebooks: strictness, failures, kills, reruns by content, release."
+import io, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import matplotlib.figure, nbformat, numpy as np, pandas as pd, pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from creative_nb import pipeline, runs
+from creative_nb import execute as executing, pipeline, release, runs
+from creative_nb.runs import save_table, small_png
 
 ROOT = Path(__file__).resolve().parents[1]
-EACH = "dataset = 'digits'\nseed = 0\nscale = 'quick'\nout = 'runs/quick'\nvae_file = ''\ndevice = 'auto'"
+EACH = """paper: str = 'small'
+setting: str = 'digits'
+scale: str = 'quick'
+seed: int = 0
+labels: str = ''
+change: dict = {}"""
+WHOLE = "paper: str = 'small'\nsettings: list = []\nscale: str = 'quick'"
 SAVE = """
 import os
 from pathlib import Path
-for path in (Path(out, "tables", f"neurons_{dataset}.{end}").absolute() for end in ("csv", "json")):  # save_table, without importing PyTorch
+# save_table
+for path in (Path("runs", scale, paper, setting, "tables", f"neurons.{end}").absolute() for end in ("csv", "json")):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"n\\n{number}\\n")
     print(path, file=open(os.environ["CREATIVE_NB_RECORD"], "a"))
-print("measured", dataset, number)"""
+print("measured", setting, number)"""
+PAPER = """title: A small paper
+settings: {digits: {}, mnist: {}}
+notebooks:
+  01_vae_losses: {}
+  02_neurons: {after: [01_vae_losses]}
+  99_report: {after: all, per: paper}
+scales:
+  smoke: %s
+"""
+SMOKE = "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}}"
 
 
 def write_notebook(root: Path, name: str, *cells: str, parameters: str = EACH, prose: str = "# Title") -> Path:
@@ -30,6 +49,10 @@ def write_notebook(root: Path, name: str, *cells: str, parameters: str = EACH, p
     return path
 
 
+def declare(root: Path, smoke: str = SMOKE, paper: str = "small"):
+    (root / "nbs" / paper / "paper.yaml").write_text(PAPER % smoke)
+
+
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
     "A checkout with the real pipeline and three tiny notebooks; only 02 imports the module `extra`."
@@ -37,29 +60,31 @@ def checkout(tmp_path, monkeypatch) -> Path:
     shutil.copytree(ROOT / "creative_nb", root / "creative_nb", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "Snakefile"): shutil.copy(ROOT / name, root)
     (root / "creative_nb" / "extra.py").write_text("number = 1\n")
-    (root / "config").mkdir()
-    (root / "config" / "smoke.yaml").write_text("datasets: [digits]\ncommon: {seed: 3}\n")
-    write_notebook(root, "das2020/01_vae_losses", "print('seed', seed)")
-    write_notebook(root, "das2020/02_neurons", "from creative_nb.extra import number\nprint('number', number)")
-    write_notebook(root, "das2020/99_report", "print(datasets)", parameters="datasets = ['digits']\nscale = 'quick'\nout = 'runs/quick'")
+    write_notebook(root, "small/01_vae_losses", "print('seed', seed)")
+    write_notebook(root, "small/02_neurons", "from creative_nb.extra import number\nprint('number', number)")
+    write_notebook(root, "small/99_report", "print(settings)", parameters=WHOLE)
+    declare(root)
     monkeypatch.chdir(root)
     return root
 
 
 def command(*args: str, **kwargs) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], capture_output=True, text=True, **kwargs)
+    return subprocess.run([sys.executable, "-m", "creative_nb.pipeline", *args], capture_output=True, text=True,
+                          **kwargs)
 
 
-def run_smoke(datasets: str = "digits", *options: str): pipeline.run("smoke", datasets, ("--cores", "1", *options))
+def run_smoke(settings: str = "digits", *options: str):
+    pipeline.run("smoke", "small", settings, ("--cores", "1", *options))
 
 
 def printed(path: Path) -> str:
-    return "".join(o.text for c in nbformat.read(path, 4).cells for o in c.get("outputs", []) if o.get("name") == "stdout")
+    return "".join(o.text for c in nbformat.read(path, 4).cells for o in c.get("outputs", [])
+                   if o.get("name") == "stdout")
 
 
-def stale(datasets=("digits",)) -> list[str]:
+def stale(settings=("digits",)) -> list[str]:
     "Names of the notebooks that would run again."
-    return sorted(Path(p).stem.split("-")[0] for p in pipeline._outdated("smoke", list(datasets)))
+    return sorted(Path(p).stem for p in release.outdated(pipeline.selection("smoke", "small", list(settings))))
 
 
 # Tables and figures
@@ -68,7 +93,9 @@ def stale(datasets=("digits",)) -> list[str]:
 def test_tables_keep_every_bit(tmp_path_factory, values):
     path = runs.save_table(pd.DataFrame({"x": values}), tmp_path_factory.mktemp("table") / "t.csv", {})
     back = runs.read_table(path).x.to_numpy(np.float64)
-    assert np.array_equal(back, values, equal_nan=True) and np.array_equal(np.signbit(back[values == 0]), np.signbit(values[values == 0]))
+    assert np.array_equal(back, values, equal_nan=True) and np.array_equal(
+        np.signbit(back[values == 0]), np.signbit(values[values == 0])
+    )
 
 
 def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
@@ -86,13 +113,16 @@ def test_a_failed_write_leaves_the_old_table(tmp_path, monkeypatch):
 def test_figures_are_png(tmp_path):
     fig = matplotlib.figure.Figure(figsize=(2, 1))
     runs.save_figure(fig, tmp_path / "f.png", {"seed": 1})
-    assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG" and json.loads((tmp_path / "f.json").read_text()) == {"seed": 1}
+    assert (tmp_path / "f.png").read_bytes()[1:4] == b"PNG" and json.loads((tmp_path / "f.json").read_text()) == {
+        "seed": 1
+    }
     with pytest.raises(ValueError, match=r"\.png"): runs.save_figure(fig, tmp_path / "f.pdf", {})
 
 
 def test_commit(tmp_path, monkeypatch):
     "Outside git it is unknown, also inside a folder that lies in somebody else's repository; a change makes it dirty."
-    git = lambda *args: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, check=True, capture_output=True)
+    git = lambda *args: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path,
+                                       check=True, capture_output=True)
     inner = tmp_path / "inner"
     inner.mkdir()
     for folder in (tmp_path, inner): (folder / "settings.ini").write_text("")
@@ -110,55 +140,64 @@ def test_commit(tmp_path, monkeypatch):
 
 # Strictness
 
-@pytest.mark.parametrize("config, message", [
-    ("datasets: [cifar]", "cifar"),
-    ("datasets: [digits]\nsample: 3", "sample"),
-    ("datasets: [digits]\ndas2020/77_missing: {seed: 1}", "77_missing"),
-    ("datasets: [digits]\ncommon: {sede: 1}", "sede"),
-    ("datasets: [digits]\ncommon: {out: elsewhere}", "set by the pipeline"),
-    ("datasets: [digits]\nby_dataset: {cifar: {seed: 1}}", "cifar"),
-    ("datasets: [digits]\nby_dataset: {mnist: {sede: 1}}", "sede"),
-    ("datasets: [digits]\ndas2020/99_report: {seed: 1}", "seed"),
+@pytest.mark.parametrize("smoke, message", [
+    ("{settings: [cifar]}", "cifar"),
+    ("{setings: [digits]}", "setings"),
+    ("{settings: [digits], notebooks: {77_missing: {seed: 1}}}", "77_missing"),
+    ("{settings: [digits], notebooks: {01_vae_losses: {sede: 1}}}", "sede"),
+    ("{settings: [digits], notebooks: {01_vae_losses: {scale: paper}}}", "set by the pipeline"),
+    ("{settings: [digits], by_setting: {cifar: {}}}", "cifar"),
+    ("{settings: [digits], by_setting: {digits: {notebooks: {01_vae_losses: {sede: 1}}}}}", "sede"),
+    ("{settings: [digits], notebooks: {99_report: {seed: 1}}}", "seed"),
+    ("{settings: [digits}", "not valid YAML"),
 ])
-def test_a_wrong_configuration_stops_before_anything_runs(checkout, config, message):
-    (checkout / "config" / "smoke.yaml").write_text(config)
+def test_a_wrong_declaration_stops_before_anything_runs(checkout, smoke, message):
+    declare(checkout, smoke)
     with pytest.raises(ValueError, match=message): pipeline.run("smoke")
     assert not list(checkout.glob("runs/**/*.ipynb"))
 
 
-def test_snakemake_itself_refuses_a_wrong_configuration(checkout):
-    (checkout / "config" / "smoke.yaml").write_text("datasets: [digits]\ncommon: {sede: 1}")
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", "--config", "scale=smoke"], capture_output=True, text=True)
+def test_snakemake_itself_refuses_a_wrong_declaration(checkout):
+    declare(checkout, "{settings: [digits], notebooks: {01_vae_losses: {sede: 1}}}")
+    run = json.dumps({"scale": "smoke"})
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", "--config", f"run={run}"],
+                          capture_output=True, text=True)
     assert done.returncode == 1 and "sede" in done.stderr and not (checkout / "runs").exists()
 
 
-def test_unknown_scale_and_dataset(checkout):
-    for args in (("run", "huge"), ("run", "smoke", "--datasets", "digits cifar")):
-        done = command(*args)
-        assert done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("args", [("huge",), ("smoke", "--settings", "digits cifar"), ("smoke", "--paper", "large"),
+                                  ("smoke", "--only", "77")])
+def test_unknown_names(checkout, args):
+    done = command("run", *args)
+    assert (done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr
+            and "Traceback" not in done.stderr)
     assert not (checkout / "runs" / "huge").exists()
 
 
 def test_an_unknown_parameter_is_an_error(checkout):
-    done = command("execute", "nbs/das2020/01_vae_losses.ipynb", "out.ipynb", "--parameters", '{"sede": 1}')
-    assert done.returncode == 1 and "sede" in done.stderr and "dataset, seed, scale, out, vae_file, device" in done.stderr
+    done = command("execute", "nbs/small/01_vae_losses.ipynb", "out.ipynb", "--parameters", '{"sede": 1}')
+    assert (done.returncode == 1 and "sede" in done.stderr
+            and "paper, setting, scale, seed, labels, change" in done.stderr)
     assert not list(checkout.glob("out*"))
 
 
 def test_precedence(checkout):
-    "Common, then the data set's, then the notebook's own."
-    (checkout / "config" / "smoke.yaml").write_text(
-        "datasets: [digits]\ncommon: {seed: 1, device: a}\nby_dataset: {mnist: {seed: 2, device: b}}\ndas2020/02_neurons: {seed: 3}")
-
-    def seed_and_device(notebook, dataset):
-        given = pipeline.parameters("smoke", notebook, dataset, ["digits", "mnist"])
-        return given["seed"], given["device"]
-
-    assert seed_and_device("das2020/01_vae_losses", "digits") == (1, "a")
-    assert seed_and_device("das2020/01_vae_losses", "mnist") == (2, "b")
-    assert seed_and_device("das2020/02_neurons", "mnist") == (3, "b")
-    assert pipeline.parameters("smoke", "das2020/99_report", "digits", ["digits", "mnist"]) == {
-        "datasets": ["digits", "mnist"], "scale": "smoke", "out": "runs/smoke"}
+    "The notebook's own parameters, then those of one setting."
+    declare(
+        checkout,
+        "{settings: [digits], notebooks: {02_neurons: {seed: 1}}, "
+        "by_setting: {mnist: {notebooks: {02_neurons: {seed: 2}}}}}",
+    )
+    jobs = {
+        (j.notebook, j.setting): pipeline.parameters(j)
+        for j in pipeline.plan("smoke", "small", "digits mnist", '{"seed": 5}')
+    }
+    assert [jobs["02_neurons", s]["seed"] for s in ("digits", "mnist")] == [1, 2] and "seed" not in jobs[
+        "01_vae_losses", "mnist"
+    ]
+    assert jobs["01_vae_losses", "mnist"] == {"paper": "small", "setting": "mnist", "scale": "smoke",
+                                              "change": {"seed": 5}}
+    assert jobs["99_report", "all"] == {"paper": "small", "settings": ["digits", "mnist"], "scale": "smoke"}
 
 
 # One notebook
@@ -167,13 +206,13 @@ def test_a_failure_is_brief_and_leaves_no_result(checkout):
     write_notebook(checkout, "bad", "print('so far so good')", "raise ArithmeticError('no such number')")
     done = command("execute", "nbs/bad.ipynb", "out/bad.ipynb")
     assert done.returncode == 1 and "ArithmeticError: no such number" in done.stderr and "Traceback" not in done.stderr
-    assert [p.name for p in (checkout / "out").iterdir()] == ["bad.failed.ipynb"]
+    assert [p.name for p in (checkout / "out").glob("[!.]*")] == ["bad.failed.ipynb"]
     assert printed(checkout / "out" / "bad.failed.ipynb") == "so far so good\n"
 
 
 def test_a_dead_kernel_is_a_failure(checkout):
     write_notebook(checkout, "dies", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(RuntimeError, match="dies failed"): pipeline.execute("nbs/dies.ipynb", "out/dies.ipynb")
+    with pytest.raises(RuntimeError, match="dies failed"): executing.execute("nbs/dies.ipynb", "out/dies.ipynb")
     assert not (checkout / "out" / "dies.ipynb").exists()
 
 
@@ -181,20 +220,22 @@ def test_the_kernel_is_this_python(checkout, monkeypatch):
     "Also where a kernelspec of the same name belongs to another interpreter, and whatever kernel the notebook names."
     spec = checkout / "jupyter" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "other", "language": "python"}))
+    spec.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "other",
+                                "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(checkout / "jupyter"))
     path = write_notebook(checkout, "where", "import sys, os\nprint(sys.executable)\nprint(os.getcwd())")
     nb = nbformat.read(path, 4)
     nb.metadata["kernelspec"] = {"name": "conda-other", "display_name": "other"}
     nbformat.write(nb, path)
-    assert printed(pipeline.execute(path, "out/where.ipynb")).split() == [sys.executable, str(checkout.resolve())]
+    assert printed(executing.execute(path, "out/where.ipynb")).split() == [sys.executable, str(checkout.resolve())]
 
 
 def test_progress_is_seen_live_and_tidied_afterwards(checkout):
     write_notebook(checkout, "bar", r"import sys" "\n" r"print('10%\r50%\r100%', file=sys.stderr)")
     done = command("execute", "nbs/bar.ipynb", "out/bar.ipynb")
     assert "10%\n50%\n100%" in done.stderr  # subprocess reads a carriage return as a new line
-    stderr = [o.text for c in nbformat.read("out/bar.ipynb", 4).cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+    stderr = [o.text for c in nbformat.read("out/bar.ipynb", 4).cells for o in c.get("outputs", [])
+              if o.get("name") == "stderr"]
     assert stderr == ["100%\n"]
 
 
@@ -210,7 +251,7 @@ def finished_run(tmp_path_factory) -> Path:
 def finished(checkout, finished_run) -> Path:
     "A checkout with a finished run on two data sets, made once and copied for each test."
     if not finished_run.exists():
-        write_notebook(checkout, "das2020/02_neurons", "from creative_nb.extra import number" + SAVE)
+        write_notebook(checkout, "small/02_neurons", "from creative_nb.extra import number" + SAVE)
         run_smoke("digits, mnist")
         shutil.copytree(checkout, finished_run)
     shutil.rmtree(checkout)
@@ -220,79 +261,106 @@ def finished(checkout, finished_run) -> Path:
 
 
 BOTH = ("digits", "mnist")
+RUNS = "runs/smoke/small"
 
 
 def test_a_run_leaves_results_and_runs_once(finished):
-    assert printed(finished / "runs/smoke/das2020/01_vae_losses-digits.ipynb") == "seed 3\n"
-    assert printed(finished / "runs/smoke/das2020/02_neurons-mnist.ipynb") == "measured mnist 1\n"
-    assert printed(finished / "runs/smoke/das2020/99_report.ipynb") == "['digits', 'mnist']\n"
-    assert [p.name for p in pipeline.written("runs/smoke/das2020/02_neurons-mnist.ipynb")] == ["neurons_mnist.csv", "neurons_mnist.json"]
+    assert printed(finished / RUNS / "digits/01_vae_losses.ipynb") == "seed 3\n"
+    assert printed(finished / RUNS / "mnist/02_neurons.ipynb") == "measured mnist 1\n"
+    assert printed(finished / RUNS / "all/99_report.ipynb") == "['digits', 'mnist']\n"
+    assert [p.name for p in pipeline.written(f"{RUNS}/mnist/02_neurons.ipynb")] == ["neurons.csv", "neurons.json"]
     assert stale(BOTH) == []
-    done = command("summary", "smoke", "--datasets", "digits,mnist")
-    assert done.returncode == 0 and "5 notebooks" in done.stdout and "runs/smoke/figures" in done.stdout
+    done = command("run", "smoke", "--settings", "digits,mnist")
+    assert done.returncode == 0 and "5 notebooks" in done.stdout and RUNS in done.stdout
 
 
 def test_touching_reruns_nothing(finished):
-    for path in [*finished.glob("nbs/**/*.ipynb"), *finished.glob("creative_nb/*.py"), *finished.glob("config/*"), finished / "Snakefile",
-                 *finished.glob("runs/smoke/das2020/01*")]: path.touch()
+    for path in [*finished.glob("nbs/**/*"), *finished.glob("creative_nb/*.py"), finished / "Snakefile",
+                 *finished.glob(f"{RUNS}/*/01*")]:
+        path.touch()
     assert stale(BOTH) == []
 
 
 def test_prose_reruns_nothing(finished):
-    nb = nbformat.read("nbs/das2020/01_vae_losses.ipynb", 4)
+    nb = nbformat.read("nbs/small/01_vae_losses.ipynb", 4)
     nb.cells[0].source = "# Another title"
-    nbformat.write(nb, "nbs/das2020/01_vae_losses.ipynb")
+    nbformat.write(nb, "nbs/small/01_vae_losses.ipynb")
     (finished / "creative_nb" / "extra.py").write_text("'Documented.'\nnumber = 1  # one\n")
     assert stale(BOTH) == []
+
+
+def test_another_papers_tables_rerun_nothing(finished):
+    path = finished / "data/published/other/table1.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("dataset,total\nmnist,1\n")
+    assert stale(BOTH) == []
+
+
+def test_two_papers_may_have_notebooks_of_one_name(finished):
+    for name, parameters in (("01_vae_losses", EACH), ("02_neurons", EACH), ("99_report", WHOLE)):
+        write_notebook(finished, f"second/{name}", "print(paper)", parameters=parameters)
+    declare(finished, SMOKE, "second")
+    pipeline.run("smoke", options=("--cores", "1"))
+    assert printed(finished / "runs/smoke/second/digits/01_vae_losses.ipynb") == "second\n"
+    assert printed(finished / RUNS / "digits/01_vae_losses.ipynb") == "seed 3\n"
 
 
 def test_a_changed_module_reruns_its_dependents_only(finished):
     (finished / "creative_nb" / "extra.py").write_text("number = 2\n")
     assert stale(("digits",)) == ["02_neurons", "99_report"] and stale(BOTH) == ["02_neurons"] * 2 + ["99_report"]
-    before = {p: p.stat().st_mtime_ns for p in finished.glob("runs/smoke/das2020/*.ipynb")}
+    before = {p: p.stat().st_mtime_ns for p in finished.glob(f"{RUNS}/*/*.ipynb")}
     run_smoke("digits mnist")
-    ran = sorted(p.name for p, t in before.items() if p.stat().st_mtime_ns != t)
-    assert ran == ["02_neurons-digits.ipynb", "02_neurons-mnist.ipynb", "99_report.ipynb"]
-    assert runs.read_table("runs/smoke/tables/neurons_mnist.csv").n.tolist() == [2] and stale(BOTH) == []
+    ran = sorted(str(p.relative_to(finished / RUNS)) for p, t in before.items() if p.stat().st_mtime_ns != t)
+    assert ran == ["all/99_report.ipynb", "digits/02_neurons.ipynb", "mnist/02_neurons.ipynb"]
+    assert runs.read_table(f"{RUNS}/mnist/tables/neurons.csv").n.tolist() == [2] and stale(BOTH) == []
 
 
 def test_an_indirect_import_counts(finished):
     (finished / "creative_nb" / "extra.py").write_text("from .deeper import number\n")
     (finished / "creative_nb" / "deeper.py").write_text("number = 1\n")
-    before = pipeline.code_hash("nbs/das2020/02_neurons.ipynb")
-    assert "creative_nb.deeper" in pipeline.modules("nbs/das2020/02_neurons.ipynb")
+    before = executing.code_hash("nbs/small/02_neurons.ipynb")
+    assert "creative_nb.deeper" in executing.modules("nbs/small/02_neurons.ipynb")
     (finished / "creative_nb" / "deeper.py").write_text("number = 2\n")
-    assert pipeline.code_hash("nbs/das2020/02_neurons.ipynb") != before
+    assert executing.code_hash("nbs/small/02_neurons.ipynb") != before
 
 
-def test_a_changed_notebook_or_parameter_reruns_it_and_what_follows(finished):
-    write_notebook(finished, "das2020/99_report", "print(len(datasets))", parameters="datasets = ['digits']\nscale = 'quick'\nout = 'runs/quick'")
+def test_a_changed_notebook_parameter_or_setting_reruns_it_and_what_follows(finished):
+    write_notebook(finished, "small/99_report", "print(len(settings))", parameters=WHOLE)
     assert stale(BOTH) == ["99_report"]
-    (finished / "config" / "smoke.yaml").write_text("datasets: [digits]\ncommon: {seed: 3}\ndas2020/02_neurons: {seed: 4}\n")
+    declare(finished, "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}, 02_neurons: {seed: 4}}}")
     assert stale(BOTH) == ["02_neurons", "02_neurons", "99_report"]
+    declare(
+        finished,
+        "{settings: [digits], notebooks: {01_vae_losses: {seed: 3}}, "
+        "by_setting: {mnist: {networks: {vae: {epochs: 2}}}}}",
+    )
+    assert stale(BOTH) == ["01_vae_losses", "02_neurons", "99_report"]
 
 
 def test_a_lost_table_is_made_again(finished):
-    (finished / "runs/smoke/tables/neurons_mnist.csv").unlink()
-    before = (finished / "runs/smoke/das2020/02_neurons-digits.ipynb").stat().st_mtime_ns
+    (finished / RUNS / "mnist/tables/neurons.csv").unlink()
+    before = (finished / RUNS / "digits/02_neurons.ipynb").stat().st_mtime_ns
     run_smoke("digits mnist")
-    assert (finished / "runs/smoke/tables/neurons_mnist.csv").is_file()
-    assert (finished / "runs/smoke/das2020/02_neurons-digits.ipynb").stat().st_mtime_ns == before
+    assert (finished / RUNS / "mnist/tables/neurons.csv").is_file()
+    assert (finished / RUNS / "digits/02_neurons.ipynb").stat().st_mtime_ns == before
 
 
-def test_a_given_checkpoint_is_an_input(checkout):
-    (checkout / "config" / "smoke.yaml").write_text("datasets: [digits]\ncommon: {vae_file: vae.safetensors}")
+def test_a_given_file_is_an_input(checkout):
+    declare(checkout, "{settings: [digits], notebooks: {01_vae_losses: {labels: labels.csv}}}")
     with pytest.raises(ValueError, match="no such file"): run_smoke()
-    (checkout / "vae.safetensors").write_text("weights")
-    assert pipeline.inputs("das2020/01_vae_losses", "digits", "smoke", ["digits"]) == ["vae.safetensors"]
+    (checkout / "labels.csv").write_text("")
+    assert pipeline.inputs(pipeline.plan("smoke", "small")[0]) == ["labels.csv"]
 
 
 def test_a_failed_notebook_stays_out_and_the_rest_is_done(checkout, capfd):
-    write_notebook(checkout, "das2020/02_neurons", "1 / 0")
+    write_notebook(checkout, "small/02_neurons", "1 / 0")
     with pytest.raises(RuntimeError, match="same command resumes"): run_smoke()
     assert "ZeroDivisionError" in capfd.readouterr().err
-    assert sorted(p.name for p in (checkout / "runs/smoke/das2020").iterdir()) == ["01_vae_losses-digits.ipynb", "02_neurons-digits.failed.ipynb"]
-    write_notebook(checkout, "das2020/02_neurons", "print('mended')")
+    assert sorted(p.name for p in (checkout / RUNS / "digits").glob("*.ipynb")) == [
+        "01_vae_losses.ipynb",
+        "02_neurons.failed.ipynb",
+    ]
+    write_notebook(checkout, "small/02_neurons", "print('mended')")
     run_smoke()
     assert not list(checkout.glob("runs/**/*.failed.ipynb")) and stale() == []
 
@@ -313,61 +381,120 @@ def is_running(pid: int) -> bool:
 def test_the_same_command_resumes_after_a_kill(checkout):
     "Killed in the middle of the second notebook: the first is kept, no lock stays behind, and the kernel dies too."
     slow = "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\n"
-    write_notebook(checkout, "das2020/02_neurons", slow + "while not Path('go').exists(): time.sleep(0.1)\nprint('done')")
+    write_notebook(checkout, "small/02_neurons", slow + "while not Path('go').exists(): time.sleep(0.1)\nprint('done')")
     process = subprocess.Popen([sys.executable, "-m", "creative_nb.pipeline", "run", "smoke", "--cores", "1"],
                                start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: Path("pid").exists() and Path("pid").read_text())
     with pytest.raises(RuntimeError, match="another process"): pipeline.run("smoke")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    first = checkout / "runs/smoke/das2020/01_vae_losses-digits.ipynb"
-    assert not (checkout / "runs/smoke/das2020/02_neurons-digits.ipynb").exists()
+    first = checkout / RUNS / "digits/01_vae_losses.ipynb"
+    assert not (checkout / RUNS / "digits/02_neurons.ipynb").exists()
     before = first.stat().st_mtime_ns
     wait_for(lambda: not is_running(int(Path("pid").read_text())))
     Path("go").touch()
     run_smoke()
     assert first.stat().st_mtime_ns == before and stale() == []
-    assert sorted(p.name for p in first.parent.iterdir()) == ["01_vae_losses-digits.ipynb", "02_neurons-digits.ipynb", "99_report.ipynb"]
+    assert sorted(p.name for p in first.parent.glob("[0-9]*.ipynb")
+                  if "partial" not in p.name) == ["01_vae_losses.ipynb", "02_neurons.ipynb"]
 
 
-# Publishing
+# Release
 
-def publishable(root: Path) -> list[Path]:
+def released(root: Path) -> list[Path]:
     return [p for part in ("data", "figures") for p in (root / part).rglob("*") if p.is_file()]
 
 
 @pytest.mark.parametrize("damage, message", [
-    (lambda root: (root / "runs/smoke/das2020/99_report.ipynb").unlink(), "missing: runs/smoke/das2020/99_report.ipynb"),
-    (lambda root: (root / "runs/smoke/tables/neurons_mnist.csv").unlink(), "neurons_mnist.csv"),
-    (lambda root: (root / "runs/smoke/das2020/02_neurons-digits.failed.ipynb").write_text("{}"), "failed: "),
-    (lambda root: (root / "creative_nb/extra.py").write_text("number = 2"), "out of date: runs/smoke/das2020/02_neurons-digits.ipynb"),
+    (lambda root: (root / RUNS / "all/99_report.ipynb").unlink(), f"missing: {RUNS}/all/99_report.ipynb"),
+    (lambda root: (root / RUNS / "mnist/tables/neurons.csv").unlink(), "neurons.csv"),
+    (lambda root: (root / RUNS / "digits/02_neurons.failed.ipynb").write_text("{}"), "failed: "),
+    (lambda root: (root / "creative_nb/extra.py").write_text("number = 2"),
+     f"out of date: {RUNS}/digits/02_neurons.ipynb"),
 ])
-def test_an_unfinished_run_is_not_published(finished, damage, message):
+def test_an_unfinished_run_is_not_released(finished, damage, message):
     damage(finished)
-    with pytest.raises(RuntimeError, match=message): pipeline.publish("smoke", BOTH)
-    assert publishable(finished) == []
+    with pytest.raises(RuntimeError, match=message): release.release("smoke", "small", BOTH)
+    assert released(finished) == []
 
 
-def test_publishing(finished):
-    "Tables and their provenance are copied; the first data set's outputs go into the notebooks, whose source does not change."
-    (finished / "runs/smoke/tables/left_over.csv").write_text("of an older notebook")
-    (finished / "runs/smoke/checkpoints").mkdir()
-    (finished / "runs/smoke/checkpoints/digits_vae.safetensors").write_text("weights")
-    notebook = finished / "nbs/das2020/02_neurons.ipynb"
+def test_release(finished):
+    """Tables and executed notebooks go to their shelves;
+    the first setting's outputs into the notebooks, with the parameters they ran with."""
+    (finished / RUNS / "mnist/tables/left_over.csv").write_text("of an older notebook")
+    notebook = finished / "nbs/small/02_neurons.ipynb"
     sources = [c.source for c in nbformat.read(notebook, 4).cells]
-    done = command("publish", "smoke", "--datasets", "digits mnist")
+    done = command("release", "smoke", "--paper", "small", "--settings", "digits mnist")
     assert done.returncode == 0, done.stderr
-    names = [f"neurons_{d}.{e}" for d in BOTH for e in ("csv", "json")]
-    assert sorted(p.name for p in publishable(finished)) == sorted([*names, "digits_vae.safetensors"])
-    assert (finished / "data/checkpoints/digits_vae.safetensors").is_file() and (finished / "data/measured/neurons_mnist.csv").is_file()
+    names = [f"{d}/neurons.{e}" for d in BOTH for e in ("csv", "json")] + [
+        "mnist/01_vae_losses.ipynb",
+        "mnist/02_neurons.ipynb",
+    ]
+    assert sorted(str(p.relative_to(finished / "data/measured/small")) for p in released(finished)) == sorted(names)
     nb = nbformat.read(notebook, 4)
-    assert [c.source for c in nb.cells] == sources and printed(notebook) == "measured digits 1\n"
-    assert nb.cells[1].metadata.tags == ["parameters"] and stale(BOTH) == []
+    injected = [c for c in nb.cells if release.INJECTED in c.metadata.get("tags", [])]
+    assert [c.source for c in nb.cells if c not in injected] == sources and printed(notebook) == "measured digits 1\n"
+    assert len(injected) == 1 and 'setting = "digits"' in injected[0].source and stale(BOTH) == []
+    assert printed(finished / "data/measured/small/mnist/02_neurons.ipynb") == "measured mnist 1\n"
 
 
-def test_error_streams_are_not_published(checkout):
+def test_error_streams_are_not_released(checkout):
     path = write_notebook(checkout, "noisy", "import sys\nprint('result')\nprint('noise', file=sys.stderr)\n1 + 1")
-    pipeline._copy_outputs(pipeline.execute(path, "out/noisy.ipynb", {"seed": 5}), path)
+    release.copy_outputs(executing.execute(path, "out/noisy.ipynb", {"seed": 5}), path)
     outputs = nbformat.read(path, 4).cells[-1].outputs
     assert [o.get("text") or o.data["text/plain"] for o in outputs] == ["result\n", "2"]
-    assert "seed = 0" in nbformat.read(path, 4).cells[1].source
+    assert "seed: int = 0" in nbformat.read(path, 4).cells[1].source
+
+
+def test_a_damaged_result_is_made_again(finished):
+    path = finished / RUNS / "digits/01_vae_losses.ipynb"
+    path.write_text(path.read_text()[:300])
+    run_smoke("digits mnist")
+    assert printed(path) == "seed 3\n"
+
+
+# Where is it?
+
+def test_where(checkout):
+    index = "index:\n  Table 1: {notebook: 01_vae_losses, printed: table1, result: losses}\n"
+    (checkout / "nbs/small/paper.yaml").write_text(PAPER % SMOKE + index)
+    for path, value in (("data/published/small/table1.csv", "1.5"), ("data/measured/small/mnist/losses.csv", "1.25")):
+        (checkout / path).parent.mkdir(parents=True)
+        (checkout / path).write_text(f"dataset,total\nmnist,{value}\n")
+    done = command("where", "small", "Table 1", "mnist", "total")
+    assert done.returncode == 0, done.stderr
+    for part in ("printed value: 1.5", "measured value, mnist: 1.25", "nbs/small/01_vae_losses.ipynb",
+                 "data/measured/small/mnist/losses.csv"):
+        assert part in done.stdout
+    for wrong in (("Table 2",), ("Table 1", "mnist", "totl"), ("Table 1", "minst", "total")):
+        done = command("where", "small", *wrong)
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and "expected" in done.stderr
+
+
+# ---- pictures ----
+
+def as_png(pixels: np.ndarray) -> bytes:
+    picture = io.BytesIO()
+    Image.fromarray(pixels).save(picture, "PNG")
+    return picture.getvalue()
+
+
+def test_close_colours_stay_apart():
+    "Eleven lines whose colours differ by a few levels, beside a gradient of many more colours."
+    colours = np.array([[200 + k, 40 + 2 * k, 90 - 3 * k] for k in range(11)], np.uint8)
+    level = np.arange(256, dtype=np.uint8)
+    gradient = np.stack(np.broadcast_arrays(level[:, None], level[None], level[::-1, None]), -1)
+    pixels = np.concatenate([gradient, np.repeat(colours, 24, 0)[:256, None].repeat(8, 1)], 1)
+    again = np.asarray(Image.open(io.BytesIO(small_png(as_png(pixels)))).convert("RGB"), int)
+    assert np.abs(again - pixels).max() <= 8
+
+
+def test_few_colours_are_kept_as_they_are():
+    pixels = np.random.default_rng(0).integers(256, size=(200, 3), dtype=np.uint8)[:, None].repeat(30, 1)
+    small = small_png(as_png(pixels))
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(small)).convert("RGB")), pixels)
+
+
+def test_a_table_is_saved_as_csv_only(tmp_path):
+    with pytest.raises(ValueError, match="path=.*losses.txt: expected a name that ends in .csv"):
+        save_table(pd.DataFrame({"a": [1]}), tmp_path / "losses.txt", {})

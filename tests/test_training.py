@@ -1,19 +1,24 @@
 "The training loop: resume after a real kill, restarts and smaller steps, errors, and the networks it trains."
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from creative_nb.core import load_tensors
-from creative_nb.data import load_data
-from creative_nb.models import VAE, Classifier, load_model, pretrained
-from creative_nb.training import Schedule, Trainer, drop_tiny, evaluate, train_epoch, train_to_file
+from creative_nb import core, training
+from creative_nb.core import load_config, load_tensors, repo_root, save_tensors, source_of
+from creative_nb.data import Split, load_data
+from creative_nb.models import MODELS, VAE, Classifier, load_model, network, network_class, pretrained, save_model
+from creative_nb.training import Schedule, Trainer, drop_tiny, evaluate, fits, network_key, train_epoch, train_to_file
 
 DIGITS = load_data("digits")
+TINY = {"hidden": [16], "latent": 2}
 
 
 def small(seed=0):
@@ -28,8 +33,12 @@ from creative_nb.models import VAE
 from creative_nb.training import Schedule, Trainer, train_to_file
 import creative_nb.training as t
 t.Trainer.__init__.__defaults__ = (*t.Trainer.__init__.__defaults__[:-1], 0.0)  # save after every epoch
-train_to_file(sys.argv[1], VAE, {"hidden": [200, 100], "latent": 8}, load_data("digits"), Schedule(epochs=24, restart_after=2, decay_after=4), seed=3)
+schedule = Schedule(epochs=24, restart_after=2, decay_after=4)
+train_to_file(sys.argv[1], VAE, {"hidden": [200, 100], "latent": 8}, load_data("digits"), schedule, seed=3)
 """
+
+
+def epochs_in(state): return len(load_config(state)["history"]) if state.is_file() else 0
 
 
 def test_killed_and_resumed_is_the_same_network(tmp_path):
@@ -40,7 +49,7 @@ def test_killed_and_resumed_is_the_same_network(tmp_path):
     state, kills = tmp_path / "killed.safetensors.state", 0
     for at_least in (3, 9):
         process = subprocess.Popen(command("killed.safetensors"), env=environment)
-        while process.poll() is None and not (state.is_file() and len(load_tensors(state)[1]["history"]) >= at_least): time.sleep(0.01)
+        while process.poll() is None and epochs_in(state) < at_least: time.sleep(0.01)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
@@ -58,11 +67,11 @@ class Dies(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([1e-3, 5.0]))
 
-    def losses(self, images, labels=None): return {"loss": (self.weight.relu() * images.flatten(1)[:, :2].abs().add(1)).sum(1).mean()}
+    def losses(self, images, labels=None):
+        return {"loss": (self.weight.relu() * images.flatten(1)[:, :2].abs().add(1)).sum(1).mean()}
 
 
 def test_moments_of_a_dead_neuron_do_not_become_denormal(monkeypatch):
-    import creative_nb.training as training
     smallest, weights = {}, {}
     for name in ("kept", "dropped"):
         if name == "kept": monkeypatch.setattr(training, "drop_tiny", lambda optimizer: None)
@@ -88,7 +97,6 @@ def test_only_tiny_moments_are_dropped():
 
 def test_restart_step_decay_and_early_stop(monkeypatch):
     "A validation score that never improves after epoch 2 makes the schedule visible."
-    import creative_nb.training as training
     scores = iter([3.0, 2.0] + [5.0] * 50)
     monkeypatch.setattr(training, "evaluate", lambda *a: {"loss": next(scores), "nll": 0.0, "kl": 0.0})
     trainer = Trainer(small(), DIGITS, Schedule(epochs=50, restart_after=3, decay_after=4, decay=0.1, early_stop=9))
@@ -108,13 +116,13 @@ def test_best_model_is_kept():
 
 
 def test_training_works_inside_no_grad(tmp_path):
-    with torch.no_grad(): train_to_file(tmp_path / "a.safetensors", VAE, {"hidden": [16], "latent": 2}, DIGITS, Schedule(epochs=1))
+    with torch.no_grad(): train_to_file(tmp_path / "a.safetensors", VAE, TINY, DIGITS, Schedule(epochs=1))
     assert load_model(tmp_path / "a.safetensors").about["seed"] == 0
 
 
 def test_seed_decides(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_to_file(tmp_path / f"{name}.safetensors", VAE, {"hidden": [16], "latent": 2}, DIGITS, Schedule(epochs=2), seed)
+        train_to_file(tmp_path / f"{name}.safetensors", VAE, TINY, DIGITS, Schedule(epochs=2), seed)
     a, b, c = (load_tensors(tmp_path / f"{n}.safetensors")[0]["decoder.out.weight"] for n in "abc")
     assert torch.equal(a, b) and not torch.equal(a, c)
 
@@ -122,18 +130,20 @@ def test_seed_decides(tmp_path):
 def test_not_finite_names_the_step():
     bad = DIGITS.train.images.clone()
     bad[5] = torch.nan
-    data = DIGITS.__class__(**{**{f: getattr(DIGITS, f) for f in ("name", "valid", "test", "class_names", "groups")}, "train": DIGITS.train.__class__(bad, DIGITS.train.labels)})
-    with pytest.raises(FloatingPointError, match=r"loss is nan at step \d+ of epoch 1"): Trainer(small(), data, Schedule(epochs=2)).fit()
+    trainer = Trainer(small(), replace(DIGITS, train=Split(bad, DIGITS.train.labels)), Schedule(epochs=2))
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step \d+ of epoch 1"): trainer.fit()
 
 
 def test_state_of_another_run_is_refused(tmp_path):
     trainer = Trainer(small(), DIGITS, Schedule(epochs=3), state=tmp_path / "s")
     trainer._epoch()
     trainer._save()
-    with pytest.raises(ValueError, match="another run"): Trainer(small(), DIGITS, Schedule(epochs=3), seed=1, state=tmp_path / "s")
+    with pytest.raises(ValueError, match="another run"):
+        Trainer(small(), DIGITS, Schedule(epochs=3), seed=1, state=tmp_path / "s")
 
 
-@pytest.mark.parametrize("bad", [dict(epochs=0), dict(lr=0.0), dict(lr=float("nan")), dict(decay=0), dict(batch_size=0), dict(early_stop=0)])
+@pytest.mark.parametrize("bad", [dict(epochs=0), dict(lr=0.0), dict(lr=float("nan")), dict(decay=0), dict(batch_size=0),
+                                 dict(early_stop=0)])
 def test_bad_schedule(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))}=.*expected"): Schedule(**bad)
 
@@ -143,11 +153,185 @@ def test_classifier_learns_digits(tmp_path):
     assert load_model(tmp_path / "c.safetensors").about["test"]["error"] < 0.1
 
 
-@pytest.mark.parametrize("make,message", [(lambda: VAE(latent=0), "latent=0"), (lambda: VAE(hidden=()), "hidden"), (lambda: VAE(init="he"), "init='he'"),
-                                          (lambda: Classifier(classes=1), "classes=1"), (lambda: Classifier((1, 2, 2)), "4x4")])
+@pytest.mark.parametrize("make,message", [
+    (lambda: VAE(latent=0), "latent=0"), (lambda: VAE(hidden=()), "hidden"), (lambda: VAE(init="he"), "init='he'"),
+    (lambda: Classifier(classes=1), "classes=1"), (lambda: Classifier((1, 2, 2)), "4x4")])
 def test_bad_network(make, message):
     with pytest.raises(ValueError, match=message): make()
 
 
 def test_pretrained_lists_what_there_is():
     with pytest.raises(ValueError, match="dataset='cifar'.*there are"): pretrained("cifar")
+
+
+# What decides a network
+
+def key(model_class=VAE, config=TINY, data=DIGITS, schedule=Schedule(), seed=0):  # noqa: B008
+    return network_key(model_class, config, data, schedule, seed)
+
+
+@pytest.mark.parametrize("change", [
+    {"config": TINY | {"latent": 3}}, {"config": TINY | {"nll_weight": 8}}, {"schedule": Schedule(epochs=9)},
+    {"seed": 1}, {"data": load_data("digits", split_seed=1)}, {"model_class": Classifier, "config": {}}])
+def test_every_setting_changes_the_key(change):
+    assert key(**change) != key()
+
+
+def test_the_same_settings_have_one_key():
+    "Whatever is left to the defaults, and whoever loaded the data."
+    explicit = {"hidden": (16,), "latent": 2, "nll_weight": 1, "image_shape": (1, 28, 28), "init": "truncated"}
+    assert key(config=explicit) == key(data=replace(DIGITS, name="other", class_names=tuple("abcdefghij"))) == key()
+    assert key(schedule=Schedule(decay=1)) == key(schedule=Schedule(decay=1.0))
+    with pytest.raises(TypeError, match="config of VAE: .*'width'"): key(config={"width": 3})
+
+
+@pytest.mark.parametrize("old,new,whose", [
+    ("optimizer.step()", "optimizer.step(); optimizer.step()", "both"), ("m.abs() <", "m <", "both"),
+    ("torch.randperm(len(split))", "torch.arange(len(split))", "both"), ("v.half()", "v", "both"),
+    ("int.from_bytes(", "1 + int.from_bytes(", "both"), ("decay: float = 0.5", "decay: float = 0.4", "both"),
+    ("lr=schedule.lr", "lr=schedule.lr / 2", "both"), ("nn.init.zeros_(m.bias)", "nn.init.ones_(m.bias)", "both"),
+    ("nll + kl", "nll + 2 * kl", "VAE"), ("self.encoder(x)[0]", "self.encoder(x)[1]", "VAE"),
+    ("zip(widths, widths[1:])", "zip(widths, widths[:1])", "VAE"), ("(64, 2, 2)", "(32, 2, 2)", "Classifier"),
+    ("self.out(self.features(x))", "self.features(x)", "Classifier"),
+    ('"Logits, (B, classes)."', '"Logits."', "nobody"),
+    ("Train until done", "Go on until done", "nobody"), ("dynamic_ncols=True", "dynamic_ncols=False", "nobody"),
+    ("metadata={", "metadata={'by': 'us'} | {", "nobody"), ("pixels / 16", "pixels / 17", "nobody")])
+def test_a_line_changes_the_keys_of_those_who_use_it(monkeypatch, old, new, whose):
+    texts = [(repo_root() / f"creative_nb/{m}.py").read_text() for m in ("core", "data", "models", "training")]
+    assert sum(text.count(old) for text in texts) >= 1
+    before = {"VAE": key(), "Classifier": key(Classifier, {})}
+    monkeypatch.setattr(core, "source_of", lambda o: source_of(o).replace(old, new))
+    changed = [name for name, k in {"VAE": key(), "Classifier": key(Classifier, {})}.items() if k != before[name]]
+    assert changed == {"both": ["VAE", "Classifier"], "nobody": []}.get(whose, [whose])
+
+
+def test_constants_count(monkeypatch):
+    before = key()
+    monkeypatch.setattr(training, "MOMENT_FLOOR", 1e-20)
+    assert key() != before
+
+
+ADDED = {
+    "data.py": """
+@dataset("another")
+def _another(root, split_seed, download): raise FileNotFoundError("nothing yet")
+""", "models.py": """
+def useful(x): return x
+
+@network
+class Another(VAE):
+    monitor = "kl"
+    def encode(self, x): return useful(x)
+""", "training.py": """
+class LongSchedule(Schedule): "Of another kind."
+""", "core.py": """
+def another(): "Of no use to networks."
+"""}
+KEYS = """
+from types import SimpleNamespace
+import creative_nb
+from creative_nb.models import VAE, Classifier
+from creative_nb.training import Schedule, network_key
+data = SimpleNamespace(content_hash="abc")
+print(creative_nb.__file__, *(network_key(m, {}, data, Schedule(), 0) for m in (VAE, Classifier)))
+"""
+
+
+def test_additions_and_docstrings_change_no_key(tmp_path):
+    "In a copy of the package: one more data set, network, helper and schedule; other docstrings; no comments."
+    package = tmp_path / "creative_nb"
+    package.mkdir()
+    for name in ("__init__.py", *ADDED):
+        text = (repo_root() / "creative_nb" / name).read_text()
+        text = re.sub(r"  # .*", "", text).replace('"Train ', '"Please train ') + ADDED.get(name, "")
+        (package / name).write_text(text)
+    out = subprocess.run([sys.executable, "-c", KEYS], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+                         capture_output=True, text=True, check=True)
+    where, *keys = out.stdout.split()
+    data = SimpleNamespace(content_hash="abc")
+    assert where == str(package / "__init__.py") and keys == [key(m, {}, data) for m in (VAE, Classifier)]
+
+
+# Committed networks
+
+CHECKPOINTS = sorted((repo_root() / "data/checkpoints").glob("*.safetensors"))
+ASKED = {  # what das2020's settings ask for, besides defaults
+    "mnist_vae": (VAE, {"latent": 50}, Schedule(decay=1), 0),
+    "fmnist_vae": (VAE, {"latent": 50}, Schedule(decay=1.0), 2),
+    "combined_vae": (VAE, {"latent": 100, "nll_weight": 8}, Schedule(), 0),
+    "mnist_classifier": (Classifier, {"classes": 10}, Schedule(8), 0),
+    "fmnist_classifier": (Classifier, {}, Schedule(30, restart_after=2, decay_after=4), 0)}
+
+
+def asked_for(path):
+    model_class, config, schedule, seed = ASKED[path.stem]
+    return model_class, config, SimpleNamespace(content_hash=load_config(path)["data_hash"]), schedule, seed
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda p: p.stem)
+def test_committed_networks_serve(path):
+    model_class, config, data, schedule, seed = asked_for(path)
+    assert fits(path, model_class, config, data, schedule, seed)
+    assert not fits(path, VAE if model_class is Classifier else Classifier, {}, data, schedule, seed)
+    assert not fits(path, model_class, config | {"init": "torch"}, data, schedule, seed)
+    assert not fits(path, model_class, config, SimpleNamespace(content_hash="other"), schedule, seed)
+    assert not fits(path, model_class, config, data, replace(schedule, batch_size=64), seed)
+    assert not fits(path, model_class, config, data, schedule, seed + 1)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fmnist"])
+def test_committed_networks_are_of_the_data_as_loaded(name):
+    if not (repo_root() / "data/raw" / {"mnist": "MNIST", "fmnist": "FashionMNIST"}[name] / "raw").is_dir():
+        pytest.skip(f"real {name} is not in data/raw")
+    about = load_config(repo_root() / f"data/checkpoints/{name}_vae.safetensors")
+    assert load_data(name, download=False).content_hash == about["data_hash"]
+
+
+def test_records_of_earlier_versions(tmp_path):
+    "What they lack has the default; what is no argument any more, or no record at all, does not fit."
+    record = {"kind": "VAE", "model": TINY, "schedule": {"epochs": 9}, "seed": 0, "data_hash": DIGITS.content_hash}
+    asked = (VAE, TINY, DIGITS, Schedule(epochs=9), 0)
+    changes = {"same": {}, "gone": {"model": TINY | {"width": 3}}, "other": {"model": TINY | {"init": "torch"}},
+               "later": {"schedule": {"epochs": 9, "momentum": 0.1}}}
+    for name, change in changes.items(): save_tensors(tmp_path / name, {}, record | change)
+    for missing in record:
+        save_tensors(tmp_path / f"no {missing}", {}, {k: v for k, v in record.items() if k != missing})
+    assert len(list(tmp_path.iterdir())) == 9 and not fits(tmp_path / "none", *asked)
+    assert [p.name for p in tmp_path.iterdir() if fits(p, *asked)] == ["same"]
+
+
+def test_a_trained_network_fits_what_it_was_trained_by(tmp_path):
+    path, schedule = tmp_path / "v.safetensors", Schedule(epochs=1, early_stop=3)
+    train_to_file(path, VAE, TINY | {"nll_weight": 2}, DIGITS, schedule, 5)
+    assert fits(path, VAE, TINY | {"nll_weight": 2.0}, DIGITS, schedule, 5)
+    assert load_config(path)["schedule"] == asdict(schedule)
+
+
+# Networks by name
+
+def test_a_registered_network_can_be_trained_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("creative_nb.models.MODELS", dict(MODELS))
+
+    @network
+    class Linear(torch.nn.Module):
+        monitor = "loss"
+
+        def __init__(self, width=784):
+            super().__init__()
+            self.config = {"width": width}
+            self.out = torch.nn.Linear(width, 1)
+
+        def losses(self, images, labels): return {"loss": (self.out(images.flatten(1))[:, 0] - labels).square().mean()}
+
+    train_to_file(tmp_path / "l.safetensors", Linear, {}, DIGITS, Schedule(epochs=1))
+    assert isinstance(load_model(tmp_path / "l.safetensors"), Linear) and network_class("Linear") is Linear
+    assert key(Linear, {}) != key(Linear, {"width": 3})
+    mine = type("VAE", (Linear,), {"__qualname__": "My.VAE"})
+    with pytest.raises(ValueError, match="another network is called VAE"): network(mine)
+
+
+def test_unknown_network(tmp_path):
+    with pytest.raises(ValueError, match="model='GAN': expected one of VAE, Classifier"): network_class("GAN")
+    save_model(SimpleNamespace(state_dict=dict, config={}), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors holds a 'SimpleNamespace'.*expected one of"):
+        load_model(tmp_path / "x.safetensors")

@@ -10,11 +10,13 @@ import time
 import torch
 
 from creative_nb.core import pick_device, standard_normal
-from creative_nb.decode import Cluster, Correlation, CreativeDecoder, LowActive, NonSpecific, Noisy, RandomOff, Regular, TooFewNeurons, TurnOff
+from creative_nb.decode import (Cluster, Correlation, CreativeDecoder, LowActive, NonSpecific, Noisy, RandomOff,
+                                Regular, TooFewNeurons, TurnOff)
 from creative_nb.models import VAE, pretrained
 
-METHODS = {"low-active": LowActive(), "non-specific": NonSpecific(n=1), "correlation": Correlation(), "cluster": Cluster(), "3 clusters": Cluster(clusters=3),
-           "random off": RandomOff(), "noisy": Noisy(), "turn off": TurnOff()}
+METHODS = {"low-active": LowActive(), "non-specific": NonSpecific(n=1), "correlation": Correlation(),
+           "cluster": Cluster(), "3 clusters": Cluster(clusters=3), "random off": RandomOff(), "noisy": Noisy(),
+           "turn off": TurnOff()}
 
 
 def seconds(decoder, z, method) -> float:
@@ -38,7 +40,10 @@ def main(samples: int, repetitions: int, device: str):
             print(f"{name:14} {e}")
             continue
         plain, creative = (min(t) for t in zip(*times))
-        print(f"{name:14} {plain / creative:5.2f}   plain {1e6 * plain / samples:6.1f} us, creative {1e6 * creative / samples:6.1f} us a sample")
+        print(
+            f"{name:14} {plain / creative:5.2f}   plain {1e6 * plain / samples:6.1f} us, creative "
+            f"{1e6 * creative / samples:6.1f} us a sample"
+        )
 
 
 if __name__ == "__main__":

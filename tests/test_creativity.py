@@ -1,0 +1,324 @@
+"The classifier of creativity and its cross-validation: other libraries, slow oracles, leaks, faults."
+import json
+import math
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import torch
+from creative_nb import creativity
+from creative_nb.creativity import (STRENGTHS, CreativityClassifier, CrossValidation, coefficient_path,
+                                    cross_validate_creativity, plot_calibration, plot_path)
+from judged_images import simulated
+from sklearn.calibration import calibration_curve
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+matplotlib.use("agg")
+
+
+# --- the classifier
+
+
+@pytest.fixture(scope="module")
+def scores():
+    random = np.random.default_rng(3)
+    creative = random.random(220) < 0.3
+    values = random.standard_normal((220, 4)) + creative[:, None] * [1.0, 0.6, 0, 0]
+    values[:, 1] += values[:, 0]
+    return pd.DataFrame(values * [1, 5, 0.01, 300] + [0, 3, 0.1, 400], columns=["a", "b", "c", "d"]), creative
+
+
+def test_coefficients_are_those_of_statsmodels(scores):
+    frame, creative = scores
+    model = CreativityClassifier().fit(frame, creative)
+    x = ((frame - frame.mean()) / frame.std(ddof=0)).to_numpy()
+    alpha = np.r_[0, np.full(4, 1 / model.strength_)]  # the intercept is free
+    logit = sm.Logit(creative.astype(float), sm.add_constant(x))
+    other = logit.fit_regularized(alpha=alpha, disp=0, acc=1e-12, maxiter=2000)
+    np.testing.assert_allclose([model.intercept_, *model.coefficients_], other.params, atol=2e-3)
+
+
+def test_strength_is_the_one_a_slow_search_finds(scores):
+    frame, creative = scores
+    model = CreativityClassifier(seed=4).fit(frame, creative)
+    x, losses = ((frame - frame.mean()) / frame.std(ddof=0)).to_numpy(), []
+    for c in STRENGTHS:
+        folds = StratifiedKFold(5, shuffle=True, random_state=4).split(x, creative)
+        model_at = lambda c: LogisticRegression(C=c, l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0)
+        fits = [(model_at(c).fit(x[a], creative[a]), b) for a, b in folds]
+        losses.append(np.mean([log_loss(creative[b], m.predict_proba(x[b])) for m, b in fits]))
+    assert model.strength_ == STRENGTHS[int(np.argmin(losses))]
+
+
+def test_units_and_order_of_columns_do_not_matter(scores):
+    frame, creative = scores
+    model = CreativityClassifier(["a", "b", "c", "d"]).fit(frame, creative)
+    other = CreativityClassifier(["a", "b", "c", "d"]).fit((frame * 1000 + 5)[["d", "c", "b", "a"]], creative)
+    np.testing.assert_allclose(other.coefficients_, model.coefficients_, atol=1e-6)
+    np.testing.assert_allclose(other.predict_proba(frame * 1000 + 5),
+        model.predict_proba(frame[["c", "a", "d", "b"]].assign(more="x")), atol=1e-6)
+
+
+def test_probabilities_and_ranking(scores):
+    frame, creative = scores
+    model = CreativityClassifier().fit(frame, creative)
+    p = model.predict_proba(frame)
+    assert p.shape == (220, 2) and np.allclose(p.sum(1), 1) and abs(p[:, 1].mean() - creative.mean()) < 0.01
+    assert roc_auc_score(creative, p[:, 1]) > 0.7
+    tensors = {k: torch.tensor(frame[k].to_numpy()) for k in frame}
+    assert np.array_equal(model.predict_proba(tensors), p)
+    order = model.rank(tensors)
+    assert sorted(order) == list(range(220)) and (np.diff(p[order, 1]) <= 0).all()
+    assert model.rank(frame, top=7).tolist() == order[:7].tolist()
+    same = {k: v[:1].expand(5) for k, v in tensors.items()}
+    assert model.rank(same).tolist() == [0, 1, 2, 3, 4]
+    assert np.array_equal(np.concatenate([model.predict_proba(frame[i:i + 3]) for i in range(0, 220, 3)]), p)
+    images = torch.arange(220)
+    assert images[model.rank(tensors, 3)].tolist() == order[:3].tolist()
+
+
+def test_useless_and_constant_metrics():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.standard_normal((300, 8)), columns=list("abcdefgh")).assign(constant=3.0)
+    model = CreativityClassifier().fit(frame, random.random(300) < 0.4)
+    assert model.coefficients_["constant"] == 0 and (model.coefficients_ == 0).sum() >= 5
+    assert np.isfinite(model.predict_proba(frame)).all()
+
+
+def test_saved_and_loaded(scores, tmp_path):
+    frame, creative = scores
+    model = CreativityClassifier(["b", "a"], seed=2).fit(frame, creative)
+    path = tmp_path / "model.json"
+    model.save(path)
+    again = CreativityClassifier.load(path)
+    assert np.array_equal(again.predict_proba(frame), model.predict_proba(frame))
+    assert again.coefficients_.equals(model.coefficients_)
+    assert (again.metrics, again.seed, again.strength_) == (("b", "a"), 2, model.strength_)
+    again.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_failed_save_leaves_the_old_file(scores, tmp_path, monkeypatch):
+    model = CreativityClassifier().fit(*scores)
+    path = tmp_path / "model.json"
+    model.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError): model.save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", json.dumps({"kind": "Novelty"})])
+def test_other_files_are_refused(content, tmp_path):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(ValueError, match="model.json"): CreativityClassifier.load(tmp_path / "model.json")
+
+
+def test_classifier_says_what_is_wrong(scores, tmp_path):
+    frame, creative = scores
+    for call in (lambda m: m.predict_proba(frame), lambda m: m.rank(frame), lambda m: m.save(tmp_path / "x")):
+        with pytest.raises(NotFittedError): call(CreativityClassifier())
+    assert not list(tmp_path.iterdir())
+    model = CreativityClassifier().fit(frame, creative)
+    with pytest.raises(ValueError, match="no column d: expected a, b, c, d"):
+        model.predict_proba(frame.drop(columns="d"))
+    with pytest.raises(ValueError, match="b is NaN or infinite for 1 of 220"):
+        model.predict_proba(frame.assign(b=[math.inf, *[1.0] * 219]))
+    with pytest.raises(ValueError, match="b is NaN"): model.fit(frame.assign(b=math.nan), creative)
+    with pytest.raises(ValueError, match="0 of 220 are"): model.fit(frame, np.zeros(220, bool))
+    with pytest.raises(ValueError, match="1 of 220 are"): model.fit(frame, np.arange(220) == 7)
+    with pytest.raises(ValueError, match="220 booleans, got int"): model.fit(frame, creative.astype(int))
+    with pytest.raises(ValueError, match="groups of shape"): model.fit(frame, creative, groups=[1, 2])
+    with pytest.raises(ValueError, match="top=0"): model.rank(frame, top=0)
+    with pytest.raises(ValueError, match="different names"): CreativityClassifier([]).fit(frame, creative)
+
+
+def test_path_begins_with_nothing_and_ends_unpenalised(scores):
+    frame, creative = scores
+    path = coefficient_path(frame, creative, decades=5, points=12)
+    x = (frame - frame.mean()) / frame.std(ddof=0)
+    free = sm.Logit(creative.astype(float), sm.add_constant(x.to_numpy())).fit(disp=0)
+    assert (path.iloc[0] == 0).all() and (path.abs().sum(axis=1).diff().dropna() > -1e-3).all()
+    np.testing.assert_allclose(path.iloc[-1], free.params[1:], atol=0.01)
+
+
+# --- cross-validation
+
+
+@pytest.fixture(scope="module")
+def judged(): return simulated(260, seed=5)
+
+
+@pytest.fixture(scope="module")
+def result(judged): return cross_validate_creativity(judged, ["a", "b", "in_domain_score"], folds=5, repeats=2)
+
+
+def test_every_image_is_held_out_once_a_repeat(judged, result):
+    agreed = judged[judged.consensus != ""]
+    for _, rows in result.probabilities.groupby("repeat"):
+        assert sorted(rows.row) == list(agreed.index)
+        assert (rows.set_index("row").creative.sort_index() == (agreed.consensus == "creative")).all()
+        shares = rows.groupby("fold").creative.mean()
+        assert shares.max() - shares.min() < 0.05
+    first, second = (r.set_index("row").fold.sort_index() for _, r in result.probabilities.groupby("repeat"))
+    assert (first != second).any()
+
+
+def test_by_hand(judged, result):
+    "The first fold again in plain steps: scale, choose C and fit on the training rows, then look at the held-out ones."
+    metrics, rows = ["a", "b", "in_domain_score"], result.probabilities.query("repeat == 0")
+    agreed = judged[judged.consensus != ""]
+    held = agreed.index.isin(rows.query("fold == 0").row)
+    creative = (agreed.consensus == "creative").to_numpy()
+    train, y = agreed.loc[~held, metrics], creative[~held]
+    mean, sd = train.mean(), train.std(ddof=0)
+    x, new, losses = ((train - mean) / sd).to_numpy(), ((agreed.loc[held, metrics] - mean) / sd).to_numpy(), []
+    options = dict(l1_ratio=1.0, solver="saga", max_iter=10_000, random_state=0)
+    fit = lambda c, x, y: LogisticRegression(C=c, **options).fit(x, y)
+    for c in STRENGTHS:
+        inner = StratifiedKFold(5, shuffle=True, random_state=0).split(x, y)
+        losses.append(np.mean([log_loss(y[b], fit(c, x[a], y[a]).predict_proba(x[b])) for a, b in inner]))
+    p = fit(STRENGTHS[int(np.argmin(losses))], x, y).predict_proba(new)[:, 1]
+    ours = rows.query("fold == 0").set_index("row").loc[agreed.index[held], "all metrics"]
+    np.testing.assert_allclose(ours, p, atol=1e-3)
+    single = sm.Logit(y.astype(float), sm.add_constant(x[:, 0])).fit(disp=0).predict(sm.add_constant(new[:, 0]))
+    np.testing.assert_allclose(rows.query("fold == 0").set_index("row").loc[agreed.index[held], "a"], single, atol=1e-3)
+    assert (rows.query("fold == 0").majority == y.mean()).all()
+
+
+def test_measures_are_recomputed(result):
+    for r in result.folds.itertuples():
+        rows = result.probabilities.query("repeat == @r.repeat and fold == @r.fold")
+        p, y = rows[r.model], rows.creative
+        said = p > 0.5
+        recall = [(said == y)[y == c].mean() for c in (False, True)]
+        np.testing.assert_allclose([r.images, r.accuracy, r.balanced_accuracy, r.brier],
+            [len(y), (said == y).mean(), np.mean(recall), ((p - y) ** 2).mean()])
+        wins = [(a > b) + 0.5 * (a == b) for a in p[y] for b in p[~y]]
+        assert np.isclose(r.auc, np.mean(wins))
+
+
+def test_summary_is_over_folds_and_over_repeats(result):
+    assert set(result.summary.model) == {"all metrics", "a", "b", "in_domain_score", "majority"}
+    assert len(result.summary) == 5 * 4
+    row = result.summary.set_index(["model", "measure"]).loc[("a", "auc")]
+    values = result.folds.query("model == 'a'")
+    means = values.groupby("repeat").auc.mean()
+    np.testing.assert_allclose([row["mean"], row.sd_folds, row.sd_repeats],
+        [values.auc.mean(), values.auc.std(), means.std()])
+    best = result.summary.query("measure == 'auc'").set_index("model")["mean"]
+    assert best["all metrics"] > best["in_domain_score"] + 0.1 and best["majority"] == 0.5
+
+
+def test_a_held_out_image_has_no_part_in_its_model(judged, result):
+    "Another metric value of one image changes its own prediction in its fold, and nobody else's there."
+    row = result.probabilities.row[0]
+    wild = judged.copy()
+    wild.loc[row, "a"] = 1e6
+    other = cross_validate_creativity(wild, ["a", "b", "in_domain_score"], folds=5, repeats=1).probabilities
+    before = result.probabilities.query("repeat == 0")
+    assert (other.row.to_numpy() == before.row.to_numpy()).all()
+    changed = (other[["all metrics", "a"]] != before[["all metrics", "a"]]).any(axis=1)
+    fold = other.fold[other.row == row].iloc[0]
+    assert set(other.row[changed & (other.fold == fold)]) == {row} and changed[other.fold != fold].all()
+
+
+def test_same_seed_same_folds(judged, result):
+    again = cross_validate_creativity(judged, ["a", "b", "in_domain_score"], folds=5, repeats=1)
+    pd.testing.assert_frame_equal(again.probabilities, result.probabilities.query("repeat == 0"))
+    other = cross_validate_creativity(judged, ["a"], folds=5, repeats=1, seed=1)
+    assert (other.probabilities.row.to_numpy() != result.probabilities.query("repeat == 0").row.to_numpy()).any()
+
+
+def copies_of_noise(n: int = 24, times: int = 4, width: int = 12) -> tuple[pd.DataFrame, list[str]]:
+    random = np.random.default_rng(1)
+    noise = pd.DataFrame(random.standard_normal((n, width)), columns=[f"n{i}" for i in range(width)])
+    noise = noise.assign(item=range(n), consensus=np.where(np.arange(n) % 2, "creative", "inconclusive"))
+    return pd.concat([noise] * times, ignore_index=True), [f"n{i}" for i in range(width)]
+
+
+def test_copies_on_both_sides_look_like_skill():
+    copies, metrics = copies_of_noise()
+    auc = {}
+    for groups in (None, "item"):
+        found = cross_validate_creativity(copies, metrics, folds=3, repeats=1, groups=groups)
+        auc[groups] = found.folds.query("model == 'all metrics'").auc.mean()
+        spread = copies["item"].loc[found.probabilities.row].to_numpy()
+        assert (found.probabilities.fold.groupby(spread).nunique().max() == 1) == (groups == "item")
+    assert auc[None] > 0.9 and 0.3 < auc["item"] < 0.7
+
+
+def test_choice_of_strength_keeps_groups_together():
+    copies, metrics = copies_of_noise()
+    creative = copies.consensus == "creative"
+    together = CreativityClassifier(metrics).fit(copies, creative, copies["item"])
+    apart = CreativityClassifier(metrics).fit(copies, creative)
+    assert together.strength_ <= 0.1 < 3 < apart.strength_
+
+
+def test_what_counts_as_not_creative(judged):
+    result = lambda **options: cross_validate_creativity(judged, ["a"], folds=3, repeats=1, **options)
+    rows = lambda **options: set(result(**options).probabilities.row)
+    assert rows() == set(judged.index[judged.consensus != ""])
+    two = judged.consensus.isin(["creative", "not_novel_or_creative"])
+    assert rows(against=["not_novel_or_creative"]) == set(judged.index[two])
+    found = cross_validate_creativity(judged, ["a"], folds=3, repeats=1, positive="inconclusive").probabilities
+    assert found.creative.sum() == (judged.consensus == "inconclusive").sum()
+
+
+@pytest.mark.parametrize("options, said", [
+    (dict(folds=100), "folds=100: expected at least as many images of either class"),
+    (dict(folds=1), "folds=1"), (dict(repeats=0), "repeats=0"),
+    (dict(positive="beauty"), "got 0 of one; 'beauty'"), (dict(against=[]), "got 0 of one"),
+    (dict(metrics=["a", "ice_fmnist"]), "ice_fmnist is NaN"), (dict(metrics=["x"]), "no column x"),
+    (dict(groups="person"), "no column person"), (dict(metrics=[]), "at least one")])
+def test_cross_validation_says_what_is_wrong(judged, options, said):
+    with pytest.raises(ValueError, match=said): cross_validate_creativity(judged, **{"metrics": ["a"], **options})
+
+
+def test_fold_of_one_class_has_no_auc():
+    measures = creativity._measures(np.zeros(4, bool), np.array([0.1, 0.2, 0.3, 0.6]))
+    assert math.isnan(measures["auc"]) and math.isnan(measures["balanced_accuracy"]) and measures["accuracy"] == 0.75
+    assert np.isclose(measures["brier"], (0.01 + 0.04 + 0.09 + 0.36) / 4)
+
+
+def test_probabilities_are_calibrated_where_the_model_is_true():
+    random = np.random.default_rng(0)
+    x = random.standard_normal(1500)
+    p = 1 / (1 + np.exp(1 - 1.5 * x))
+    consensus = np.where(random.random(1500) < p, "creative", "inconclusive")
+    made = pd.DataFrame({"a": x, "item": range(1500), "consensus": consensus})
+    found = cross_validate_creativity(made, ["a"], folds=5, repeats=1).probabilities
+    np.testing.assert_allclose(found["all metrics"], p[found.row], atol=0.1)
+
+
+# --- plots
+
+
+@pytest.fixture
+def ax():
+    from matplotlib import pyplot as plt
+    yield plt.subplots()[1]
+    plt.close("all")
+
+
+def test_plots_show_the_numbers(ax, result, scores):
+    plot_calibration(result, bins=4, ax=ax)
+    observed, predicted = calibration_curve(result.probabilities.creative, result.probabilities["all metrics"],
+        n_bins=4, strategy="quantile")
+    np.testing.assert_array_equal(ax.lines[-1].get_xydata(), np.stack([predicted, observed], 1))
+    with pytest.raises(ValueError, match="model='x'"): plot_calibration(result, "x")
+    ax.clear()
+    path = coefficient_path(*scores, points=4)
+    plot_path(path, 0.5, ax)
+    assert [line.get_label() for line in ax.lines[:4]] == list(path) and list(ax.lines[4].get_xdata()) == [0.5, 0.5]
+
+
+def test_result_can_be_narrowed(result):
+    few = CrossValidation(result.folds[result.folds.model == "a"], result.probabilities)
+    assert set(few.summary.model) == {"a"}

@@ -1,0 +1,152 @@
+"Pools: blinded names and order, what the files say, and images from folders."
+import hashlib, io, json, sqlite3
+
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+
+from creative_nb.core import load_tensors, save_tensors
+from creative_nb.labels import label_studio_config, label_studio_tasks
+from creative_nb.pool import QUESTIONNAIRES, Pool, blind, folder_pool, png
+from creative_nb.store import Store
+from people import KEY, make_pool
+
+
+def test_each_label_has_a_text_and_a_meaning():
+    for options in QUESTIONNAIRES.values():
+        texts, meanings = {o.text for o in options.values()}, {o.meaning for o in options.values()}
+        assert len(texts) == len(meanings) == len(options) == 4
+        assert all(o.text and o.meaning for o in options.values())
+    for label in set().union(*QUESTIONNAIRES.values()):  # a label of two questionnaires is the same in both
+        assert len({options[label] for options in QUESTIONNAIRES.values() if label in options}) == 1
+
+
+@pytest.mark.parametrize("questionnaire", QUESTIONNAIRES)
+def test_a_saved_pool_and_its_tasks_say_nothing_of_the_manifest(tmp_path, questionnaire):
+    pool, key = make_pool(30, questionnaire=questionnaire)
+    pool.save(tmp_path / "pool.safetensors")
+    Store(tmp_path / "s.sqlite", pool)
+    texts = [(tmp_path / "pool.safetensors").read_bytes(), (tmp_path / "s.sqlite").read_bytes(),
+             json.dumps(label_studio_tasks(pool)).encode(),
+             label_studio_config(pool).encode()]
+    for word in {*key.method, "method", "creativity_filter", "n_neurons", "input_1nn", "ice_mnist"}:
+        assert not any(word.encode() in text for text in texts), word
+    loaded = Pool.load(tmp_path / "pool.safetensors")
+    assert torch.equal(loaded.images, pool.images) and torch.equal(loaded.references, pool.references)
+    assert (loaded.items, loaded.name, loaded.questionnaire) == (pool.items, "digits", questionnaire)
+    assert (loaded.labels, loaded.digest) == (tuple(QUESTIONNAIRES[questionnaire]), pool.digest)
+
+
+def test_files_and_digests_keep_the_first_name_of_the_earlier_questionnaire(tmp_path):
+    pool, _ = make_pool(3, questionnaire="earlier")
+    pool.save(tmp_path / "pool.safetensors")
+    tensors, about = load_tensors(tmp_path / "pool.safetensors")
+    assert set(tensors) == {"images", "primer"}
+    assert about == {"name": "digits", "study": "prior", "items": list(pool.items)}
+    told = json.dumps(["digits", "prior", list(pool.items), [3, 1, 6, 5], 2]).encode()
+    assert pool.digest == hashlib.sha256(b"".join([told, pool.images.numpy(), pool.references.numpy()])).hexdigest()
+    Store(tmp_path / "s.sqlite", pool, repeats=0)
+    with sqlite3.connect(tmp_path / "s.sqlite") as db:
+        assert db.execute("SELECT value FROM about WHERE key = 'study'").fetchone() == ('"prior"',)
+    for again in (Store(tmp_path / "s.sqlite"), Pool.load(tmp_path / "pool.safetensors")):
+        assert again.questionnaire == "earlier" and again.digest == pool.digest
+
+
+def test_names_and_order_depend_on_the_seed_alone():
+    images = torch.rand(9, 1, 4, 4)
+    one, other = (pd.DataFrame({"method": list(m)}) for m in ("abcabcabc", "cccbbbaaa"))
+    (a, key_a), (b, key_b) = (blind(images, m, images[:1], "x") for m in (one, other))
+    assert a.items == b.items and torch.equal(a.images, b.images) and key_a.method.tolist() != key_b.method.tolist()
+    c, key_c = blind(images.flip(0), one.iloc[::-1], images[:1], "x")  # the same in another order of input
+    pairs = lambda pool, key: sorted(zip(key.method, map(bytes, pool.images.numpy())))
+    assert c.items == a.items and pairs(c, key_c) == pairs(a, key_a)
+    seeded, named = blind(images, one, images[:1], "x", seed=1)[0], blind(images, one, images[:1], "y")[0]
+    assert seeded.items != a.items != named.items
+
+
+def test_neither_place_nor_name_hints_at_the_method():
+    method = np.repeat(["a", "b"], 50)
+    places, names = [], []
+    for seed in range(40):
+        manifest = pd.DataFrame({"method": method})
+        _, key = blind(torch.zeros(100, 1, 1, 1), manifest, torch.zeros(0, 1, 1, 1), "x", seed=seed)
+        first = key.method.to_numpy() == "a"
+        places.append(np.flatnonzero(first).mean())
+        names.append(key["item"].rank().to_numpy()[first].mean() - 1)
+    # a mean of 50 of 100 places has standard deviation 2.9
+    for means in (places, names): assert abs(np.mean(means) - 49.5) < 4 * 2.9 / 40 ** 0.5
+
+
+def test_manifest_rows_fit_the_pool():
+    images = torch.arange(20).view(20, 1, 1, 1) / 255
+    pool, key = blind(images, pd.DataFrame({"value": range(20)}, index=range(100, 120)), images[:0], "x")
+    assert pool.images.flatten().tolist() == key.value.tolist()
+    assert key.columns[0] == "item" and key["item"].tolist() == list(pool.items)
+
+
+@pytest.mark.parametrize("change, word", [
+    (dict(images=torch.full((12, 1, 6, 5), 1.5)), "images"),
+    (dict(images=torch.full((12, 1, 6, 5), float("nan"))), "images"),
+    (dict(images=torch.zeros(12, 1, 6, 5, dtype=torch.uint8)), "images"),
+    (dict(images=torch.zeros(12, 2, 6, 5)), "images"), (dict(images=np.zeros((12, 1, 6, 5))), "images"),
+    (dict(images=torch.zeros(11, 1, 6, 5)), "manifest"),
+    (dict(references=torch.zeros(1, 3, 6, 5)), "references"), (dict(questionnaire="pilot"), "questionnaire"),
+    (dict(seed=-1), "seed"),
+    (dict(images=torch.zeros(0, 1, 6, 5), manifest=pd.DataFrame({"method": []})), "items")])
+def test_blind_refuses(change, word):
+    good = dict(images=torch.zeros(12, 1, 6, 5), manifest=KEY.drop(columns="item"),
+                references=torch.zeros(1, 1, 6, 5), name="x")
+    blind(**good)
+    with pytest.raises(ValueError, match=word): blind(**good | change)
+
+
+@pytest.mark.parametrize("items", [("a", "a"), ("a",), ("a", "b/c"), ("a", ""), ("a", 3), ("a", "x" * 61), ("a", "..")])
+def test_a_pool_refuses_bad_items(items):
+    images, none = (torch.zeros(n, 1, 3, 3, dtype=torch.uint8) for n in (2, 0))
+    with pytest.raises(ValueError, match="items"): Pool(images, items, none, "x")
+
+
+def test_the_digest_sees_every_part():
+    x, none = torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(0, 1, 2, 2, dtype=torch.uint8)
+    variants = [Pool(x, ("a", "b"), none, "n"), Pool(x + 1, ("a", "b"), none, "n"), Pool(x, ("b", "a"), none, "n"),
+                Pool(x, ("a", "b"), x[:1], "n"), Pool(x, ("a", "b"), none, "m"),
+                Pool(x, ("a", "b"), none, "n", "earlier"),
+                Pool(x.view(2, 1, 1, 4), ("a", "b"), none.view(0, 1, 1, 4), "n")]
+    assert len({p.digest for p in variants}) == len(variants)
+
+
+def test_load_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError): Pool.load(tmp_path / "none.safetensors")
+    save_tensors(tmp_path / "other.safetensors", {"images": torch.zeros(1)})
+    with pytest.raises(ValueError, match="no pool"): Pool.load(tmp_path / "other.safetensors")
+    (tmp_path / "junk.safetensors").write_bytes(b"junk" * 9)
+    with pytest.raises(ValueError, match="damaged"): Pool.load(tmp_path / "junk.safetensors")
+
+
+def test_folder_pool(tmp_path):
+    for method, file, colour in (("ours", "a.png", 10), ("ours", "deep/b.png", 20), ("theirs", "c.jpg", 200),
+                                 ("references", "p.png", 90)):
+        (tmp_path / "lab" / method / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (5, 4), colour).save(tmp_path / "lab" / method / file)
+    (tmp_path / "lab" / "notes.txt").write_text("not an image")
+    pool, key = folder_pool(tmp_path / "lab")
+    assert pool.name == "lab" and pool.images.shape == (3, 1, 4, 5)
+    assert pool.references.flatten().unique().tolist() == [90]
+    methods = {"ours/a.png": "ours", "ours/deep/b.png": "ours", "theirs/c.jpg": "theirs"}
+    colours = {"ours/a.png": 10, "ours/deep/b.png": 20, "theirs/c.jpg": 200}
+    assert dict(zip(key.file, key.method)) == methods
+    assert dict(zip(key.file, pool.images[:, 0, 0, 0].tolist())) == colours
+    elsewhere, key = folder_pool(tmp_path / "lab", references=tmp_path / "lab" / "theirs", name="x")
+    assert set(key.method) == {"ours", "references"} and len(elsewhere.references) == 1
+    Image.new("RGB", (9, 9), (255, 0, 0)).save(tmp_path / "lab" / "ours" / "d.png")
+    with pytest.raises(ValueError, match="size"): folder_pool(tmp_path / "lab")
+    assert folder_pool(tmp_path / "lab", size=(6, 7))[0].images.shape == (4, 3, 6, 7)
+    with pytest.raises(FileNotFoundError, match="root"): folder_pool(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="references"):
+        folder_pool(tmp_path / "lab", references=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="subfolder"): folder_pool(tmp_path / "empty")
+
+
+def test_colour_png():
+    image = torch.arange(3 * 2 * 4, dtype=torch.uint8).view(3, 2, 4)
+    assert (np.asarray(Image.open(io.BytesIO(png(image)))) == image.permute(1, 2, 0).numpy()).all()

@@ -1,0 +1,265 @@
+"The store: names, orders, answers under several processes and kills, against a plain model."
+import multiprocessing, os, pickle, random, signal, sqlite3, string, tempfile, threading, time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+
+from creative_nb.labels import check_labels
+from creative_nb.store import Store, _connected, _showings, clean_name
+from people import MAIN, NAMES, POOL, make_pool, table
+
+fork = multiprocessing.get_context("fork") if hasattr(os, "fork") else None
+needs_fork = pytest.mark.skipif(fork is None, reason="needs os.fork")
+
+
+@given(NAMES)
+def test_a_clean_name_stays_clean(name):
+    try: clean = clean_name(name)
+    except ValueError: return  # such as a ligature that unfolds to a long text
+    assert clean == clean_name(clean) == clean_name(f"  {name}\t") and "  " not in clean
+
+
+@pytest.mark.parametrize("bad", ["", " \n ", "a\x00b", "a\nb", "a\x7fb", "a\ud800", "a​b", "x" * 61, None, 3])
+def test_bad_names(bad):
+    with pytest.raises(ValueError, match="annotator"): clean_name(bad)
+
+
+@given(st.integers(1, 60), st.data())
+def test_order(n, data):
+    repeats = data.draw(st.integers(0, n))
+    order = _showings(n, repeats, np.random.default_rng(data.draw(st.integers(0, 99))))
+    place = {showing: p for p, showing in enumerate(order)}
+    assert len(place) == len(order) == n + repeats and {i for i, again in order if not again} == set(range(n))
+    assert all(p - place[image, 0] >= n / 4 for (image, again), p in place.items() if again)
+
+
+def test_order_depends_on_the_name_and_the_seed_alone(tmp_path):
+    pool, _ = make_pool(40)
+    a, b = (Store(tmp_path / f"{i}.sqlite", pool, repeats=10) for i in "ab")
+    before = a.order("Ann")
+    a.add("Ann", pool.items[0], "creative")
+    assert a.order(" ANN") == b.order("ann") == before == Store(tmp_path / "a.sqlite").order("Ann")
+    orders = [tuple(a.order(name)) for name in ("ann", "bo", "cy")]
+    orders.append(tuple(Store(tmp_path / "c.sqlite", pool, repeats=10, seed=1).order("ann")))
+    assert len(set(orders)) == 4 and len({frozenset(i for i, again in o if again) for o in orders}) == 4
+
+
+def test_repeats_are_spread_over_the_session(tmp_path):
+    store = Store(tmp_path / "s.sqlite", make_pool(100)[0], repeats=20)
+    places = [p for name in string.ascii_lowercase for p, (_, again) in enumerate(store.order(name)) if again]
+    assert min(places) < 50 and 70 < np.mean(places) < 100 and np.mean(np.array(places) >= 110) < 0.5
+
+
+# ---- the store ----
+
+class Model:
+    "What a store should do, in plain Python."
+    def __init__(self): self.labels, self.stack, self.events = {}, defaultdict(list), 0
+
+    def add(self, who, item, repeat, label):
+        before = self.labels.get((who, item, repeat))
+        if before == label: return
+        self.stack[who].append((item, repeat, before))
+        self.labels[who, item, repeat], self.events = label, self.events + 1
+
+    def undo(self, who):
+        if not self.stack[who]: return None
+        item, repeat, before = self.stack[who].pop()
+        self.events += 1
+        if before is None: del self.labels[who, item, repeat]
+        else: self.labels[who, item, repeat] = before
+        return item, repeat
+
+
+STEP = st.tuples(st.sampled_from(["Ann", "Bo"]), st.sampled_from([None, *MAIN]), st.integers(0, 2), st.integers(0, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(STEP, max_size=20))
+def test_store_against_a_model(steps):
+    with tempfile.TemporaryDirectory() as folder:
+        store, model = Store(Path(folder) / "s.sqlite", POOL, repeats=len(POOL.items)), Model()
+        for i, (who, label, n, repeat) in enumerate(steps):
+            if label is None: assert store.undo(who) == model.undo(who.casefold())
+            else:
+                store.add(who, POOL.items[n], label, repeat, seconds=i)
+                model.add(who.casefold(), POOL.items[n], repeat, label)
+        frame, history = Store(Path(folder) / "s.sqlite").read(), store.history()
+        assert {(r.annotator, r.item, r.repeat): r.label for r in frame.itertuples()} == model.labels
+        assert len(history) == model.events
+        for who in ("ann", "bo"):
+            assert store.answers(who) == {(i, r): label for (a, i, r), label in model.labels.items() if a == who}
+        assert store.annotators() == sorted({a for a, _, _ in model.labels}) and history.seq.is_monotonic_increasing
+        # the answers follow from the history, seconds and time as well
+        kept = history[(history.kind == "answer") & ~history.seq.isin(history.undoes)]
+        last = kept.drop_duplicates(["annotator", "item", "repeat"], keep="last").rename(columns={"after": "label"})
+        last = last[list(frame.columns)]
+        pd.testing.assert_frame_equal(last.sort_values(["annotator", "item", "repeat"], ignore_index=True), frame)
+
+
+def test_each_person_undoes_their_own(tmp_path):
+    store, (a, b) = Store(tmp_path / "s.sqlite", POOL, repeats=0), POOL.items[:2]
+    store.add("Ann", a, "creative"), store.add("Bo", a, "inconclusive"), store.add("Ann", b, "creative")
+    undone = [store.undo(who) for who in ("Bo", "Bo", "Ann", "Ann", "Ann")]
+    assert undone == [(a, 0), None, (b, 0), (a, 0), None]
+    assert store.read().empty and store.read().dtypes.to_dict() == check_labels(table(a="1")).dtypes.to_dict()
+
+
+def test_an_answer_replaces_only_what_was_seen(tmp_path):
+    store, item = Store(tmp_path / "s.sqlite", POOL, repeats=0), POOL.items[0]
+    assert store.add("Ann", item, "creative", replaces="") and not store.add("Ann", item, "inconclusive", replaces="")
+    assert store.add("Ann", item, "creative", replaces="")  # it is there already
+    assert store.answers("Ann") == {(item, 0): "creative"} and len(store.history()) == 1
+    assert store.add("Ann", item, "inconclusive", replaces="creative")
+    assert not store.add("Ann", item, "creative", replaces="novel_not_creative")
+    assert store.history().after.tolist() == ["creative", "inconclusive"]
+
+
+def test_only_what_is_shown_twice_has_a_second_answer(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=1)
+    (again,) = [item for item, repeat in store.order("Ann") if repeat]
+    for item in POOL.items:
+        if item == again: assert store.add("Ann", item, "creative", repeat=1)
+        else:
+            with pytest.raises(ValueError, match="repeat=1.*does not see"): store.add("Ann", item, "creative", repeat=1)
+    assert store.undo("Ann") == (again, 1)
+
+
+def test_opening(tmp_path):
+    path, (other, _) = tmp_path / "s.sqlite", make_pool(12, seed=1)
+    with pytest.raises(FileNotFoundError): Store(path)
+    store = Store(path, POOL, repeats=3, seed=5)
+    again = Store(path, POOL, repeats=9)
+    assert (again.repeats, again.seed, again.questionnaire) == (3, 5, "main")
+    assert (again.labels, again.items) == (MAIN, POOL.items)
+    assert pickle.loads(pickle.dumps(store)).order("x") == store.order("x")
+    with pytest.raises(ValueError, match="another pool"): Store(path, other)
+    for repeats in (-1, 13, 2.5):
+        with pytest.raises(ValueError, match="repeats"): Store(tmp_path / "t.sqlite", POOL, repeats=repeats)
+    assert not (tmp_path / "t.sqlite").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text, but no database. " * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_other_files_are_no_store(tmp_path, content):
+    (tmp_path / "x.sqlite").write_bytes(content)
+    for pool in (None, POOL):
+        with pytest.raises(ValueError, match="no store"): Store(tmp_path / "x.sqlite", pool)
+    assert (tmp_path / "x.sqlite").read_bytes() == content
+
+
+def test_another_database_is_no_store(tmp_path):
+    with sqlite3.connect(tmp_path / "x.sqlite") as db: db.execute("CREATE TABLE about (a)")
+    with pytest.raises(ValueError, match="lacks"): Store(tmp_path / "x.sqlite")
+
+
+@pytest.mark.parametrize("change", [
+    dict(item="x"), dict(item=["a"]), dict(label="nice"), dict(label=None), dict(repeat=2), dict(repeat="0"),
+    dict(seconds=-1), dict(seconds=float("inf")), dict(seconds="long"), dict(annotator="")])
+def test_add_refuses(tmp_path, change):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=2)
+    good = dict(annotator="Ann", item=POOL.items[0], label="creative")
+    with pytest.raises(ValueError, match=next(iter(change))): store.add(**good | change)
+    assert store.history().empty
+
+
+def test_an_answer_and_its_event_come_together_or_not_at_all(tmp_path):
+    store, item = Store(tmp_path / "s.sqlite", POOL, repeats=0), POOL.items[0]
+    store.add("Ann", item, "creative")
+    with sqlite3.connect(store.path) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(sqlite3.Error, match="disk full"): store.add("Ann", item, "inconclusive")
+    with pytest.raises(sqlite3.Error, match="disk full"): store.undo("Ann")
+    assert store.answers("Ann") == {(item, 0): "creative"} and len(store.history()) == 1
+    with sqlite3.connect(store.path) as db: db.execute("DROP TRIGGER full")
+    store.add("Ann", item, "inconclusive")
+    assert store.answers("Ann") == {(item, 0): "inconclusive"}
+
+
+def test_an_answer_is_on_the_disk_and_waits_for_others(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=0)
+    with _connected(store.path) as db:
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        db.execute("BEGIN IMMEDIATE")
+        worker = threading.Thread(target=store.add, args=("Ann", POOL.items[0], "creative"))
+        worker.start()
+        worker.join(0.3)
+        assert worker.is_alive() and store.answers("Ann") == {}
+        db.execute("COMMIT")
+    worker.join(10)
+    assert store.answers("Ann") == {(POOL.items[0], 0): "creative"}
+
+
+def sound(path: Path) -> bool:
+    with sqlite3.connect(path) as db: return db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@needs_fork
+def test_several_processes_and_threads_lose_nothing(tmp_path):
+    pool, _ = make_pool(30)
+    start = fork.Barrier(4)
+
+    def work(n):  # every process makes the store; two annotators a process, one of them common to all
+        start.wait()
+        store = Store(tmp_path / "s.sqlite", pool, repeats=0)
+        both = [threading.Thread(target=lambda who=who, items=items: [store.add(who, i, MAIN[n]) for i in items])
+                for who, items in ((f"own {n}", pool.items), ("common", pool.items[n::4]))]
+        for t in both: t.start()
+        for t in both: t.join()
+
+    workers = [fork.Process(target=work, args=(n,)) for n in range(4)]
+    for w in workers: w.start()
+    for w in workers: w.join(60)
+    assert [w.exitcode for w in workers] == [0] * 4
+    store = Store(tmp_path / "s.sqlite", pool)
+    assert sound(store.path) and len(store.history()) == 5 * 30 and store.history().seq.tolist() == list(range(1, 151))
+    assert store.answers("common") == {(item, 0): MAIN[i % 4] for i, item in enumerate(pool.items)}
+    for n in range(4): assert store.answers(f"own {n}") == {(item, 0): MAIN[n] for item in pool.items}
+
+
+@needs_fork
+def test_kills_lose_no_acknowledged_answer(tmp_path):
+    pool, _ = make_pool(400)
+    store, acknowledged, dice = Store(tmp_path / "s.sqlite", pool, repeats=0), {}, random.Random(0)
+
+    def work(who, pipe):
+        for item in pool.items:
+            store.add(who, item, "creative")
+            os.write(pipe, f"{item}\n".encode())
+
+    for n in range(8):
+        reader, writer = os.pipe()
+        worker = fork.Process(target=work, args=(f"a{n}", writer))
+        worker.start()
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            first = lines.readline()
+            time.sleep(dice.random() * 0.1)
+            os.kill(worker.pid, signal.SIGKILL)
+            acknowledged[f"a{n}"] = [first.strip(), *lines.read().split()]
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGKILL
+    assert sound(store.path)
+    for who, items in acknowledged.items():
+        kept = [i for i, _ in Store(store.path, pool).answers(who)]
+        assert set(items) <= set(kept) and len(kept) <= len(items) + 1
+    history = store.history()
+    assert not history.duplicated(["annotator", "item"]).any() and len(history) == len(store.read()) >= 8
+    store.add("after", pool.items[0], "creative")
+    assert store.answers("after")
+
+
+@needs_fork
+def test_kills_while_creating_leave_no_half_store(tmp_path):
+    dice = random.Random(0)
+    for n in range(10):
+        worker = fork.Process(target=Store, args=(tmp_path / f"{n}.sqlite", POOL, 5))
+        worker.start()
+        time.sleep(dice.random() * 0.03)
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join(10)
+        store = Store(tmp_path / f"{n}.sqlite", POOL, 5)
+        store.add("Ann", POOL.items[0], "creative")
+        assert store.items == POOL.items and len(store.read()) == 1
