@@ -26,13 +26,12 @@ from .select import Uniforms
 # %% ../nbs/04_decode.ipynb #5cc59abb
 def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
     "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
-    value, some, lead = (change.value.to(d.dtype), change.chosen.any(1, keepdim=True),
-                         change.chosen.int().argmax(1, keepdim=True))
+    value, some = change.value.to(d.dtype), change.chosen.any(1, keepdim=True)
+    lead = change.chosen.int().argmax(1, keepdim=True)
     anchor = change.index.gather(1, lead)
     index = torch.where(change.chosen, change.index, anchor)
-    new = d.scatter(
-        1, index, torch.where(change.chosen, value, torch.where(some, value.gather(1, lead), d.gather(1, anchor)))
-    )
+    elsewhere = torch.where(some, value.gather(1, lead), d.gather(1, anchor))
+    new = d.scatter(1, index, torch.where(change.chosen, value, elsewhere))
     if neurons == "unit" or output.ndim == 2: return new.reshape(output.shape)
     spread = lambda t: t.view(*t.shape, *[1] * (output.ndim - 2))
     changed = torch.zeros_like(d, dtype=torch.bool).scatter(1, index, some.expand_as(index))
@@ -67,9 +66,8 @@ class CreativeDecoder:
         if isinstance(calls, str) and calls not in ("same", "each"):
             raise ValueError(f"calls={calls!r}: expected same, each or numbers from 0")
         self.generator, self.layer, self.neurons, self.batch_size = generator, layer, neurons, batch_size
-        self.threshold, self.calls = OFF[neurons] if threshold is None else threshold, (
-            calls if isinstance(calls, str) else tuple(calls)
-        )
+        self.threshold = OFF[neurons] if threshold is None else threshold
+        self.calls = calls if isinstance(calls, str) else tuple(calls)
 
 # %% ../nbs/04_decode.ipynb #37a3e42a
 @patch
@@ -203,9 +201,8 @@ def _decode(
 def _note(self: CreativeDecoder, forward: _Forward, n: int, method: Method):
     "Keep how many neurons were changed in each sample, and warn where fewer than asked for."
     if isinstance(method, NeuronMethod) and not forward.ran: self._warn_of_a_layer_that_did_not_run()
-    self.changed_ = (
-        torch.cat(forward.counts) if forward.counts else torch.zeros(n, dtype=torch.long, device=self.latents_.device)
-    )
+    none = torch.zeros(n, dtype=torch.long, device=self.latents_.device)
+    self.changed_ = torch.cat(forward.counts) if forward.counts else none
     if isinstance(method, NeuronMethod) and method.fraction is None: self._warn_of_few(method.n)
 
 # %% ../nbs/04_decode.ipynb #105cf416

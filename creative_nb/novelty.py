@@ -67,9 +67,8 @@ def score(self: InDomainScore, latents: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/05_novelty.ipynb #1ae1dd0c
 @patch
 def _score(self: InDomainScore, z):
-    squares = torch.addmm(self.support_.square().sum(1), z, self.support_.T, alpha=-2) + z.square().sum(
-        1, keepdim=True
-    )
+    squares = torch.addmm(self.support_.square().sum(1), z, self.support_.T, alpha=-2)
+    squares = squares + z.square().sum(1, keepdim=True)
     return squares.clamp_min_(0).mul_(-self.gamma).exp_() @ self.coefficients_ + self.intercept_
 
 @patch
@@ -191,12 +190,8 @@ def _neighbour_metrics(space: str, name: str, needs: tuple[str, ...]):
     for kind, label in (("nn", "distance to neighbour"), ("ns", "novelty score")):
         for k in Novelty.ks:
             of = partial(_neighbours_of, space=space, key=f"{k}{kind}")
-            metric(
-                f"{space}_{k}{kind}",
-                f"{label} {k}, {name}s" if kind == "nn" else f"{label} {k}-NS, {name}s",
-                f"{name} {k}{kind.upper()}",
-                needs=needs,
-            )(of)
+            what = f"{label} {k}" if kind == "nn" else f"{label} {k}-NS"
+            metric(f"{space}_{k}{kind}", f"{what}, {name}s", f"{name} {k}{kind.upper()}", needs=needs)(of)
 
 # %% ../nbs/05_novelty.ipynb #72d5a2a8
 def _neighbours_of(views: Views, space: str, key: str): return getattr(views, f"{space}_neighbours")[key]
@@ -208,15 +203,8 @@ def _ice(views: Views): return classifier_entropy(views.logits)
 metric("fid", "FID, in-domain classifier", "FID", kind="set", needs=("classifier",))(fid)
 
 # %% ../nbs/05_novelty.ipynb #1c2bdba9
-metric(
-    "inception_score",
-    "Inception Score, in-domain classifier",
-    "Inception Score",
-    novel="lower",
-    kind="set",
-    needs=("classifier",),
-    low=1.0,
-)(inception_score)
+metric("inception_score", "Inception Score, in-domain classifier", "Inception Score", novel="lower", kind="set",
+       needs=("classifier",), low=1.0)(inception_score)
 
 # %% ../nbs/05_novelty.ipynb #fe766330
 def _content(images: torch.Tensor) -> str:
