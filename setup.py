@@ -18,6 +18,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]),
+    package_data={cfg["lib_name"]: ["*.css", "*.js"]},  # the annotation page
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},

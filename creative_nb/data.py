@@ -190,8 +190,6 @@ def read_images(paths: list[Path], size: tuple[int, int] | None = None) -> torch
     pixels = np.stack([np.asarray(image.convert(mode)) for image in images])
     return torch.from_numpy(pixels).view(*pixels.shape[:3], -1).permute(0, 3, 1, 2).float().div_(255)
 
-_read_images = read_images  # its name until now
-
 # %% ../nbs/00_data.ipynb #ba77f564
 @dataset("folder")
 def _folder(root: Path, split_seed: int, download: bool, size: tuple[int, int] | None = None) -> ImageData:

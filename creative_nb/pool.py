@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from .core import load_tensors, patch, rng, save_tensors
-from .data import IMAGE_SUFFIXES, _read_images
+from .data import IMAGE_SUFFIXES, read_images
 
 # %% ../nbs/06a_pool.ipynb #8f52bdaa
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def folder_pool(
     "Pool and manifest of image files, one subfolder per method; the manifest's `file` is relative to `root`."
     paths, shown = _found(root, references)
     root, n = Path(root).resolve(), len(paths)
-    name, images = name or root.name, _read_images(paths + shown, size)
+    name, images = name or root.name, read_images(paths + shown, size)
     files = pd.Series([p.relative_to(root).as_posix() for p in paths])
     method = files.str.split("/").str[0]
     manifest = pd.DataFrame({"dataset": name, "method": method, "creativity_filter": 0, "file": files})

@@ -106,6 +106,14 @@ except ImportError: print("blocked and not missed")"""
     assert done.stdout == "blocked and not missed\n", done.stderr
 
 
+def test_a_built_package_has_the_page(tmp_path):
+    "Style and script of the annotation page are no Python files, and have to be named to be installed."
+    for name in ("creative_nb", "setup.py", "settings.ini", "README.md", "pyproject.toml"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, tmp_path / name)
+    subprocess.run([sys.executable, "setup.py", "-q", "build"], cwd=tmp_path, check=True, capture_output=True)
+    assert {p.name for p in (tmp_path / "build/lib/creative_nb").glob("page.*")} == {"page.py", "page.css", "page.js"}
+
+
 def test_conda_installs_what_pip_installs():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     plain = [d for d in environment["dependencies"] if isinstance(d, str)]

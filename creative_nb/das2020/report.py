@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from ..core import from_root, patch, write_text
 from .human_labels import INDEPENDENT, labelled_path, marked, read_labelled
 from .metric_sweep import FIGURES, axis_label, plot_sweep, sweep_keys
-from .samples import plot_classifier_metric
+from .samples import cut_test_images, plot_classifier_metric
 from .spread import inside_table
 from ..experiment import Run, set_style
 from ..judgement import BASELINES, compare_methods
@@ -153,7 +153,7 @@ def plot_figure(report: Report, metric: str, sweeps: dict[str, pd.DataFrame], pr
     fig, axes = plt.subplots(1, len(sweeps), figsize=(width, 3.6), layout="constrained", squeeze=False)
     for ax, (s, table) in zip(axes.flat, sweeps.items()):
         plot_sweep(report.runs[s], table, metric, ax, printed.get(s, table.head(0)))
-        ax.set(title=s, ylabel=axis_label(metric) if ax is axes[0, 0] else "")
+        ax.set(title=report.runs[s].title, ylabel=axis_label(metric) if ax is axes[0, 0] else "")
     keys = sweep_keys(report.runs[s], any(metric in p for p in printed.values()))
     fig.legend(handles=keys, loc="outside lower center", ncols=9 if len(sweeps) > 1 else 3)
     return fig
@@ -173,8 +173,9 @@ def plot_classifiers(report: Report):
     for column, (run, classifier, rows) in zip(axes.T, panels):
         for ax, metric in zip(column, ("ice", "fid")):
             plot_classifier_metric(run, rows, metric, ax)
-            title = run.title if run.dataset == classifier else f"{run.title}, by the {classifier} classifier"
+            title = run.title if run.dataset == classifier else f"{run.title},\nby the {classifier} classifier"
             ax.set(title=title, yscale="log" if metric == "fid" else "linear")
+            if metric == "fid": cut_test_images(rows, metric, ax)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return fig
 
