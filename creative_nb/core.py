@@ -58,7 +58,7 @@ def standard_normal(n: int, width: tuple[int, ...], seed: int, purpose: str = "l
 # %% ../nbs/00_core.ipynb #9a1c0e52
 def patch(f):
     "Make `f` a method of the class that its first argument is annotated with."
-    function = getattr(f, "fget", None) or getattr(f, "func", None) or getattr(f, "__func__", f)
+    function = inspect.unwrap(getattr(f, "fget", None) or getattr(f, "func", None) or getattr(f, "__func__", f))
     cls = next(iter(function.__annotations__.values()))
     if hasattr(f, "__set_name__"): f.__set_name__(cls, function.__name__)
     setattr(cls, function.__name__, f)
@@ -148,10 +148,12 @@ def bare_code(
     source: str,
     without: tuple[str, ...] = (),  # names of decorators to leave out
 ) -> str:
-    "Python `source` without comments, docstrings and layout."
+    "Python `source` without comments, docstrings, layout and the types of arguments."
     tree = ast.parse(source)
     for node in ast.walk(tree):
+        if isinstance(node, ast.arg): node.annotation = None
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)): continue
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)): node.returns = None
         if ast.get_docstring(node, clean=False) is not None: node.body = node.body[1:] or [ast.Pass()]
         if without and not isinstance(node, ast.Module):
             node.decorator_list = [d for d in node.decorator_list if _decorator_name(d) not in without]
@@ -195,7 +197,7 @@ def _patched(f: Callable) -> bool:
 # %% ../nbs/00_core.ipynb #5ac0e707
 EXTENSIONS = "creative_nb_extensions"  # the package that the files of `nbs/extensions` are imported into
 NEUTRAL = {f"creative_nb.{name}" for name in (
-    "core.artifact", "core.atomic_path", "core.from_root", "core.load_config", "core.load_extensions",
+    "checks.check", "checks.checked", "core.artifact", "core.atomic_path", "core.from_root", "core.load_config", "core.load_extensions",
     "core.load_tensors", "core.patch", "core.pick_device", "core.progress", "core.repo_root", "core.save_tensors",
     "core.write_text", "data.dataset", "methods.method", "models.network", "novelty.metric")}
 
