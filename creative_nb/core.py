@@ -197,8 +197,8 @@ def _patched(f: Callable) -> bool:
 # %% ../nbs/00_core.ipynb #5ac0e707
 EXTENSIONS = "creative_nb_extensions"  # the package that the files of `nbs/extensions` are imported into
 NEUTRAL = {f"creative_nb.{name}" for name in (
-    "checks.check", "checks.checked", "core.artifact", "core.atomic_path", "core.from_root", "core.load_config", "core.load_extensions",
-    "core.load_tensors", "core.patch", "core.pick_device", "core.progress", "core.repo_root", "core.save_tensors",
+    "checks.check", "checks.check_memory", "checks.check_tensor", "checks.checked", "core.artifact",
+    "core.atomic_path", "core.from_root", "core.load_config", "core.load_extensions", "core.load_tensors", "core.patch", "core.pick_device", "core.progress", "core.repo_root", "core.save_tensors",
     "core.write_text", "data.dataset", "methods.method", "models.network", "novelty.metric")}
 
 def _full_name(o) -> str: return f"{getattr(o, '__module__', '')}.{getattr(o, '__qualname__', '')}"

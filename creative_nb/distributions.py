@@ -10,15 +10,23 @@ import math, warnings
 from collections import namedtuple
 
 import numpy as np, torch
+from .checks import check_memory, check_tensor, checked, Count, Seed, shown
 from .core import batches, rng
-from .neighbours import check_tensor
+
+# %% ../nbs/04e_distributions.ipynb #554b1560
+def _check_logits(logits: torch.Tensor):
+    check_tensor("logits", logits, ndim=2)
+    if logits.shape[1] < 2:
+        raise ValueError(f"logits={shown(logits)}: expected (N, classes) of 2 classes or more; "
+                         "one logit x of a binary classifier stands for the two logits 0 and x")
 
 # %% ../nbs/04e_distributions.ipynb #111c3723
+@checked
 def classifier_entropy(
     logits: torch.Tensor,  # (N, classes)
 ) -> torch.Tensor:  # (N,), float64, from 0 to log2(classes)
     "Entropy of the predicted class in bits, ICE (das2020, section 3)."
-    check_tensor("logits", logits, ndim=2)
+    _check_logits(logits)
     log_p = logits.double().log_softmax(1)
     return ((log_p.exp() * log_p).sum(1).abs() / math.log(2)).clamp(max=math.log2(logits.shape[1]))
 
@@ -27,6 +35,7 @@ Gaussian = namedtuple("Gaussian", "mean covariance")  # (F,) and (F, F), float64
 
 # %% ../nbs/04e_distributions.ipynb #b8cd839c
 @torch.no_grad()
+@checked
 def fit_gaussian(
     features: torch.Tensor,  # (N, F)
 ) -> Gaussian:
@@ -64,14 +73,28 @@ def _factor(covariance: torch.Tensor) -> torch.Tensor:
     factor[varies] = lower
     return factor
 
+# %% ../nbs/04e_distributions.ipynb #1092664e
+def _whole_gaussian(name: str, gaussian: tuple) -> Gaussian:
+    "Mean (F,) and covariance (F, F) as float64 tensors, from tensors or arrays. ValueError if they are not that."
+    try: mean, covariance = (torch.as_tensor(part).double() for part in gaussian)
+    except (TypeError, ValueError) as e: raise ValueError(f"{name}={shown(gaussian)}: expected (mean, covariance)") from e
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
+        raise ValueError(f"{name}: mean {tuple(mean.shape)}, covariance {tuple(covariance.shape)}, expected (F,), (F, F)")
+    if not (mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError(f"{name}: expected a finite mean and covariance, found NaN or infinity")
+    return Gaussian(mean, covariance)
+
 # %% ../nbs/04e_distributions.ipynb #a204538d
-def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+@checked
+def frechet_distance(a: tuple, b: tuple) -> float:
     "Squared Fréchet distance of two Gaussians, the FID (das2020, section 8.4)."
+    a, b = (_whole_gaussian(name, g) for name, g in (("a", a), ("b", b)))
     if a.mean.shape != b.mean.shape: raise ValueError(f"b has {len(b.mean)} features: expected {len(a.mean)}, as a")
     between = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()
     return max(0.0, (between - 2 * torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance)).sum()).item())
 
 # %% ../nbs/04e_distributions.ipynb #da8955db
+@checked
 def fid(features_a: torch.Tensor, features_b: torch.Tensor) -> float:
     "FID of two sets of features, (N, F) and (M, F)."
     return frechet_distance(fit_gaussian(features_a), fit_gaussian(features_b))
@@ -82,28 +105,30 @@ def _inception_score(log_p: torch.Tensor) -> torch.Tensor:
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, p.mean(0))).sum(1).mean().exp()
 
 # %% ../nbs/04e_distributions.ipynb #9868dc1c
+@checked
 def inception_score(
     logits: torch.Tensor,  # (N, classes)
-    splits: int = 1,
+    splits: Count = 1,
 ) -> tuple[float, float]:  # mean and standard deviation over the splits
     "Inception Score of a classifier's logits, each from 1 to the number of classes."
-    check_tensor("logits", logits, ndim=2)
-    if not 1 <= splits <= len(logits):
+    _check_logits(logits)
+    if not splits <= len(logits):
         raise ValueError(f"splits={splits}: expected 1 to {len(logits)}, the number of images")
     log_p, edges = logits.double().log_softmax(1), [i * len(logits) // splits for i in range(splits + 1)]
     scores = torch.stack([_inception_score(log_p[i:j]) for i, j in zip(edges, edges[1:])])
     return scores.mean().item(), scores.std(correction=0).item()
 
 # %% ../nbs/04e_distributions.ipynb #f81a171b
+@checked
 def random_images(
     train_images: torch.Tensor,  # (N, C, H, W)
-    n: int,
-    seed: int,
+    n: Count,
+    seed: Seed,
     covariance: bool = False,  # of all pixels, or only each pixel's variance
 ) -> torch.Tensor:  # (n, C, H, W), in [0, 1], on the device of the training images
     "Gaussian images with the mean and variance of the training images (das2019, section 4)."
     check_tensor("train_images", train_images)
-    if n < 1: raise ValueError(f"n={n}: expected at least 1")
+    check_memory("n", n, 8 * n * train_images[0].numel())
     draws = torch.from_numpy(
         rng(seed, "random images").standard_normal((n, train_images[0].numel()), dtype=np.float32)
     ).to(train_images.device)

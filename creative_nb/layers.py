@@ -6,14 +6,16 @@
 __all__ = ['PASSIVE', 'listen', 'suggest_layers', 'advice', 'plot_layers']
 
 # %% ../nbs/04c_layers.ipynb #79e83df4
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pandas as pd, torch
 from torch import nn
+from .checks import check_tensor, checked, Count
 from .core import batches
 from .generators import as_generator
-from .neurons import check_latents, evaluating, model_device, seeded
+from .neurons import evaluating, for_model, model_device, seeded
 
 # %% ../nbs/04c_layers.ipynb #5d2c37d3
 # they have no neurons of their own
@@ -42,7 +44,8 @@ class _Counts:
         return {k: 100 * v.double().mean().item() for k, v in kinds.items()}
 
 # %% ../nbs/04c_layers.ipynb #3f055224
-def listen(generator, latents: torch.Tensor, batch_size: int, inputs: dict | None) -> dict[str, _Counts]:
+@checked
+def listen(generator: Callable, latents: torch.Tensor, batch_size: Count, inputs: dict | None) -> dict[str, _Counts]:
     "Counts of each layer that ran, in the order of the forward pass."
     source, device = as_generator(generator), None
     if source.module is None:
@@ -56,21 +59,22 @@ def listen(generator, latents: torch.Tensor, batch_size: int, inputs: dict | Non
         for name, m in leaves.items(): stack.callback(m.register_forward_hook(hook(name)).remove)
         for s in batches(len(latents), batch_size):
             calls.clear()
-            source(latents[s].to(device, copy=True), **{k: v[s].to(device) for k, v in inputs.items()})
+            source(for_model(latents[s], source.module), **{k: v[s].to(device) for k, v in inputs.items()})
     return dict(sorted(((n, c) for n, c in counts.items() if c.rows), key=lambda nc: nc[1].order))
 
 # %% ../nbs/04c_layers.ipynb #005f5bff
+@checked
 def suggest_layers(
-    generator,  # anything that turns latents into images
+    generator: Callable,  # anything that turns latents into images
     latents: torch.Tensor,  # (N, ...): encodings of training data, or draws from the prior; the first 2,000 are used
     *,
-    batch_size: int = 250,
+    batch_size: Count = 250,
     inputs: dict | None = None,  # the generator's other inputs
 # one row per layer: layer, kind, neurons, and percent dead, low_active, sometimes, always_on; advice
 ) -> pd.DataFrame:
     """For each layer how many neurons are dead, low-active, always on, and which to take.
     ValueError for a generator without layers."""
-    check_latents(latents)
+    check_tensor("latents", latents)
     latents = latents[:2000]
     inputs = {k: v[:2000] for k, v in inputs.items()} if inputs else None
     counts = listen(generator, latents, batch_size, inputs)
@@ -81,6 +85,7 @@ def suggest_layers(
     return table.assign(advice=[reason if name == layer else "" for name in table.layer])
 
 # %% ../nbs/04c_layers.ipynb #fd71bc4d
+@checked
 def advice(table: pd.DataFrame) -> tuple[str, str]:
     "The layer to take of the table of `suggest_layers`, and how."
     inner = table.iloc[:-1] if len(table) > 1 else table
@@ -89,6 +94,7 @@ def advice(table: pd.DataFrame) -> tuple[str, str]:
     return inner.layer.iloc[-1], "take this layer, with threshold='p10': its neurons are hardly ever off at zero"
 
 # %% ../nbs/04c_layers.ipynb #02b612e3
+@checked
 def plot_layers(table: pd.DataFrame, ax=None):
     "One bar per layer: dead, low-active, sometimes and always on; the advised layer is marked."
     import matplotlib.pyplot as plt

@@ -168,7 +168,8 @@ def test_flat_folder_is_one_class(tmp_path):
 
 
 def test_folder_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"): load_data("folder", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="expected a folder of images"):
+        load_data("folder", tmp_path / "nothing")
     with pytest.raises(ValueError, match="at least 10 images.*found 0"): load_data("folder", tmp_path)
     folder_of(tmp_path)
     odd = tmp_path / "dog" / "zz.png"
@@ -176,4 +177,149 @@ def test_folder_errors(tmp_path):
     with pytest.raises(ValueError, match=r"zz.png has size \(9, 9\).*resize them, or pass size"):
         load_data("folder", tmp_path)
     odd.write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match="zz.png is not a readable image"): load_data("folder", tmp_path)
+    with pytest.raises(ValueError, match="zz.png: expected a readable image"): load_data("folder", tmp_path)
+
+
+GREYS = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+def grey_in_a_palette():
+    image = Image.fromarray((GREYS * 255).astype(np.uint8)).convert("P")
+    image.putdata(list(range(256)))
+    image.putpalette([v for g in range(256) for v in (g, g, g)])
+    return image
+
+
+def on_its_side(suffix):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return dict(image=Image.fromarray((GREYS * 255).astype(np.uint8)).transpose(Image.Transpose.ROTATE_90), exif=turned)
+
+
+def drawn_on_nothing(mode):
+    clear = Image.new(mode, (16, 16))
+    clear.putalpha(Image.fromarray(255 - (GREYS * 255).astype(np.uint8)))
+    return clear
+
+
+WAYS = {
+    "8 bits": dict(image=Image.fromarray((GREYS * 255).astype(np.uint8))),
+    "16 bits": dict(image=Image.fromarray((GREYS * 65535).astype(np.uint16))),
+    "16 bits, TIFF": dict(image=Image.fromarray((GREYS * 65535).astype(np.uint16)), suffix="tif"),
+    "16 bits, PGM": dict(image=Image.fromarray((GREYS * 65535).astype(np.uint16)), suffix="pgm"),
+    "floats": dict(image=Image.fromarray(GREYS.astype(np.float32)), suffix="tif"),
+    "colour with equal channels": dict(image=Image.fromarray((GREYS * 255).astype(np.uint8)).convert("RGB")),
+    "CMYK": dict(image=Image.fromarray((GREYS * 255).astype(np.uint8)).convert("RGB").convert("CMYK"), suffix="tif"),
+    "grey with alpha": dict(image=Image.fromarray((GREYS * 255).astype(np.uint8)).convert("LA")),
+    "palette": dict(image=grey_in_a_palette()), "palette, GIF": dict(image=grey_in_a_palette(), suffix="gif"),
+    "ink on a transparent ground": dict(image=drawn_on_nothing("RGBA")),
+    "grey ink on a transparent ground": dict(image=drawn_on_nothing("LA")),
+    "on its side, PNG": on_its_side("png"), "on its side, TIFF": on_its_side("tif") | {"suffix": "tif"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_picture_is_read_as_a_viewer_shows_it(way, tmp_path):
+    options = dict(suffix="png") | WAYS[way]
+    image, suffix = options.pop("image"), options.pop("suffix")
+    for i in range(10): image.save(tmp_path / f"{i}.{suffix}", **options)
+    images = load_data("folder", tmp_path).train.images
+    assert images.shape[1:] == (1, 16, 16) and np.abs(images[0, 0].numpy() - GREYS).max() < 0.005
+    assert np.abs(load_data("folder", tmp_path, size=32).train.images[0, 0, ::2, ::2].numpy() - GREYS).max() < 0.05
+
+
+@pytest.mark.parametrize("image,message", [
+    (Image.fromarray(np.full((16, 16), 70_000, np.int32)), "values from 70000 to 70000 of Pillow's mode 'I'"),
+    (Image.fromarray(np.full((16, 16), 1.5, np.float32)), "expected 8 or 16 bits, or floats in"),
+    (Image.fromarray(np.full((16, 16), np.nan, np.float32)), "values from nan to nan")])
+def test_pixels_of_unknown_white_are_refused(image, message, tmp_path):
+    for i in range(10): image.save(tmp_path / f"{i}.tif")
+    with pytest.raises(ValueError, match=rf"0.tif: .*{message}|0.tif: {message}"): load_data("folder", tmp_path)
+
+
+def test_a_huge_scan_is_named(tmp_path, monkeypatch):
+    folder_of(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ValueError, match="000.png: expected a readable image.*bomb"): load_data("folder", tmp_path)
+
+
+def test_pictures_that_move_are_told(tmp_path):
+    frames = [Image.new("L", (4, 4), 60 * i) for i in range(3)]
+    for i in range(10): frames[0].save(tmp_path / f"{i}.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="10 files hold several pictures, and only the first was read: 0.gif"):
+        assert load_data("folder", tmp_path).train.images.max() == 0
+
+
+def test_hidden_folders_count_nowhere(tmp_path):
+    folder_of(tmp_path, 12)
+    for hidden in (".ipynb_checkpoints", "cat/.thumbnails", "__MACOSX/cat"):
+        folder_of(tmp_path / hidden, 2, classes=("a",))
+    assert [*load_data("folder", tmp_path).class_names] == ["cat", "dog"]
+
+
+def test_links_are_followed_and_circles_end(tmp_path):
+    folder_of(tmp_path / "set", 12, classes=("cat",))
+    folder_of(tmp_path / "disk", 12, classes=("any",))
+    (tmp_path / "set/dog").symlink_to(tmp_path / "disk/any")
+    (tmp_path / "set/one.png").symlink_to(tmp_path / "set/cat/000.png")
+    (tmp_path / "set/cat/round").symlink_to(tmp_path / "set")
+    data = load_data("folder", tmp_path / "set")
+    assert data.class_names == ("cat", "dog", "image") and sum(map(len, data.splits.values())) == 25
+
+
+def test_files_that_are_left_out_are_told(tmp_path):
+    folder_of(tmp_path, 12, classes=("cat",))
+    (tmp_path / "dog").mkdir()
+    for i in range(3): (tmp_path / "dog" / f"{i}.heic").touch()
+    (tmp_path / "Thumbs.db").touch()
+    with pytest.warns(UserWarning, match=r"left out 3 files that .* \(3 .heic\), such as dog/0.heic"):
+        load_data("folder", tmp_path)
+
+
+@pytest.mark.parametrize("outer,told", [("all", "all"), ("train", "train"), ("all/train", "all"), ("", None)])
+def test_folders_around_the_classes(outer, told, tmp_path, recwarn):
+    folder_of(tmp_path / outer)
+    assert load_data("folder", tmp_path).class_names == ("cat", "dog")
+    said = " ".join(str(w.message) for w in recwarn)
+    assert bool(said) == bool(told) and (not told or f"the folders {told} are taken for no" in said)
+
+
+def test_given_splits_are_joined(tmp_path):
+    for split in ("train", "Test"): folder_of(tmp_path / split, 10)
+    with pytest.warns(UserWarning, match="Test, train are taken for no classes.*split anew"):
+        assert load_data("folder", tmp_path).class_names == ("cat", "dog")
+
+
+def test_a_folder_may_end_like_a_file(tmp_path):
+    assert load_data("folder", folder_of(tmp_path, classes=("a.png", "b"))).class_names == ("a.png", "b")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    folder_of(tmp_path)
+    shutil.copy(tmp_path / "cat/000.png", bytes(tmp_path / "cat") + b"/caf\xe9.png")
+    with pytest.raises(ValueError, match=r"xe9.png': expected a file name in UTF-8"): load_data("folder", tmp_path)
+
+
+def idx(path, values):
+    values = np.asarray(values, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(n.to_bytes(4, "big") for n in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes())
+
+
+@pytest.mark.parametrize("images,labels,message", [
+    (6000, np.arange(5999) % 10, "5,999 labels for 6,000 images"),
+    (6000, np.full(6000, 77), "an int64 label in 0 to 9"),
+    (100, np.arange(100) % 10, "n=5000: expected fewer than the 100 images")])
+def test_idx_files_that_do_not_fit(images, labels, message, tmp_path):
+    for part, n, y in (("train", images, labels), ("t10k", 20, np.arange(20) % 10)):
+        idx(tmp_path / f"MNIST/raw/{part}-images-idx3-ubyte", np.zeros((n, 28, 28)))
+        idx(tmp_path / f"MNIST/raw/{part}-labels-idx1-ubyte", y)
+    with pytest.raises(ValueError, match=message): load_data("mnist", tmp_path, download=False)
+
+
+def test_images_and_labels_swapped(tmp_path):
+    for part in ("train", "t10k"):
+        idx(tmp_path / f"MNIST/raw/{part}-images-idx3-ubyte", np.arange(20) % 10)
+        idx(tmp_path / f"MNIST/raw/{part}-labels-idx1-ubyte", np.zeros((20, 28, 28)))
+    with pytest.raises(ValueError, match="images-idx3-ubyte is truncated or damaged"):
+        load_data("mnist", tmp_path, download=False)

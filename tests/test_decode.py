@@ -1,5 +1,9 @@
 "The creative decoder against slow per-sample versions of the paper's algorithms, its properties, foreign generators "
 "and bad input."
+import math
+import os
+import subprocess
+import sys
 import warnings
 from itertools import combinations
 
@@ -477,11 +481,11 @@ def test_not_fitted(decoder):
 @pytest.mark.parametrize("latents,message", [
     (torch.zeros(3, LATENT + 1), r"shape \(3, 7\).*\(N, 6\)"),
     (torch.full((3, LATENT), torch.nan), "3 of 3 rows hold NaN"),
-    (torch.zeros(0, LATENT), "N >= 1"), (torch.zeros(3, LATENT).long(), "floating"), ([1, 2], "got list")])
+    (torch.zeros(0, LATENT), "N >= 1"), (torch.zeros(3, LATENT).long(), "floating"), ([1, 2], "expected a Tensor")])
 def test_bad_latents(decoder, latents, message):
-    with pytest.raises(ValueError, match=message): decoder.decode(latents)
+    with pytest.raises((ValueError, TypeError), match=message): decoder.decode(latents)
     if not isinstance(latents, torch.Tensor) or latents.shape[1] == LATENT:
-        with pytest.raises(ValueError): CreativeDecoder(decoder.generator, "hidden3").fit(latents)
+        with pytest.raises((ValueError, TypeError)): CreativeDecoder(decoder.generator, "hidden3").fit(latents)
 
 
 @pytest.mark.parametrize("method", [LowActive(n=70), RandomOff(n=81), Correlation(n=81), Cluster(n=81), TurnOff(n=99),
@@ -492,16 +496,17 @@ def test_more_neurons_than_the_pool(decoder, method):
 
 
 @pytest.mark.parametrize("make", [lambda: LowActive(n=0), lambda: LowActive(n=2.5), lambda: LowActive(fraction=0),
-                                  lambda: Correlation(kappa=2),
+                                  lambda: Correlation(kappa=2), lambda: LowActive(percentiles=(15, 1)),
+                                  lambda: LowActive(statistic="mode"), lambda: LowActive(statistic="p101"),
+                                  lambda: NonSpecific(max_activation=0), lambda: Noisy(scale=math.nan),
+                                  lambda: LowActive(scale=-1),
                                   lambda: Cluster(clusters=11), lambda: Interpolation(1)])
 def test_bad_settings(make):
     with pytest.raises(ValueError, match="expected"): make()
 
 
 def test_settings_that_only_the_layer_can_judge(decoder):
-    for method in (LowActive(percentiles=(15, 1)), LowActive(statistic="mode"), NonSpecific(max_activation=0),
-                   Cluster(n=1, total=500)):
-        with pytest.raises(ValueError, match="expected"): decoder.sample(2, method)
+    with pytest.raises(ValueError, match="expected"): decoder.sample(2, Cluster(n=1, total=500))
     with pytest.raises(ValueError, match="points=5.*4 classes"): decoder.sample(2, latents=Interpolation(5))
     with pytest.raises(ValueError, match="without class labels"):
         CreativeDecoder(decoder.generator, "hidden3").fit(decoder.latents_).sample(2, NonSpecific())
@@ -551,3 +556,106 @@ def test_a_generator_that_changed_since_fitting(decoder):
 def test_seed_must_be_a_natural_number(decoder):
     with pytest.raises(ValueError, match="seed=-1"): decoder.sample(2, seed=-1)
     assert rng(0, "a").random() == rng(0, "a").random()
+
+
+# ---- what is assumed of a generator
+
+class Fast(nn.Module):
+    "Takes a short cut past the layer when `fast`; gives its images the wrong way round as `out` says."
+    def __init__(self, out=lambda x: x):
+        super().__init__()
+        self.inner, self.act, self.last = nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 16)
+        self.fast, self.out = False, out
+
+    def forward(self, z):
+        hidden = self.inner(z)
+        return self.out(self.last(torch.relu(hidden) if self.fast else self.act(hidden)))
+
+
+MANY = standard_normal(1000, (8,), seed=0)
+
+
+def test_a_layer_that_is_skipped_is_an_error_not_a_regular_image():
+    decoder = CreativeDecoder(generator := Fast(), "act").fit(MANY)
+    generator.fast = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="layer 'act' did not run, so no image was changed"):
+            decoder.decode(MANY[:20])
+        assert decoder.decode(MANY[:20], Regular()).shape == (20, 16)
+    with pytest.warns(UserWarning, match="layer 'act' did not run"), decoder.applied(LowActive()): generator(MANY[:20])
+
+
+@pytest.mark.parametrize("out", [lambda x: x[None].repeat(7, 1, 1), lambda x: x[::2], lambda x: x.mean(0)])
+def test_images_that_are_not_one_for_each_latent(out):
+    decoder = CreativeDecoder(Fast(out), "act").fit(MANY)
+    with pytest.raises(ValueError, match=r"returns \d+ images for 50 latents: expected one each"): decoder.sample(50)
+
+
+def test_the_callers_latents_stay_the_callers():
+    class Normalises(Fast):
+        def forward(self, z): return super().forward(z.div_(z.norm(dim=1, keepdim=True)))
+    z = MANY.clone()
+    decoder = CreativeDecoder(Normalises(), "act").fit(z, labels := torch.arange(1000) % 4)
+    first = decoder.decode(z[:9])
+    assert torch.equal(z, MANY) and torch.equal(decoder.decode(z[:9]), first)
+    drawn = decoder.sample(9, latents=Interpolation(2))
+    z.zero_(), labels.zero_()
+    assert torch.equal(decoder.sample(9, latents=Interpolation(2)), drawn)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_latents_are_taken_to_the_networks_precision(dtype):
+    decoder = CreativeDecoder(Fast(), "act").fit(MANY.to(dtype))
+    assert decoder.decode(MANY[:5].to(dtype)).dtype == torch.float32
+
+
+def test_a_saved_decoder_belongs_to_its_generator(tmp_path):
+    decoder = CreativeDecoder(generator := Fast(), "act").fit(MANY)
+    decoder.save(tmp_path / "d.safetensors")
+    assert torch.equal(CreativeDecoder.load(tmp_path / "d.safetensors", generator).sample(4), decoder.sample(4))
+    with pytest.raises(ValueError, match="generator=.*expected the one that .*d.safetensors was fitted to"):
+        CreativeDecoder.load(tmp_path / "d.safetensors", Fast())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_activations_that_are_not_finite(bad):
+    generator = Fast()
+    with torch.no_grad(): generator.inner.weight[3] = bad
+    with pytest.raises(ValueError, match="layer 'act': 1 of its 64 neurons take values that are not finite"):
+        CreativeDecoder(generator, "act").fit(MANY)
+
+
+def test_few_latents_are_told():
+    with pytest.warns(UserWarning, match="fitted to 999 latents"): CreativeDecoder(Fast(), "act").fit(MANY[:999])
+
+
+def test_memory_of_a_wide_layer():
+    "What is needed besides the activations that are kept for percentiles stays below twice their size."
+    code = """
+import resource, torch
+from torch import nn
+from creative_nb.neurons import neuron_stats
+class Wide(nn.Module):
+    def __init__(self): super().__init__(); self.w, self.act = nn.Parameter(torch.linspace(-1, 1, 65536)), nn.ReLU()
+    def forward(self, z): return self.act(z[:, :1] * self.w)
+wide, z = Wide(), torch.randn(400, 4)
+with torch.no_grad(): wide(z[:25])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+neuron_stats(wide, "act", z, batch_size=25)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(out) < 3 * (400 * 65536 * 4 / 2**20) + 100
+
+
+def test_a_layer_that_the_machine_cannot_hold_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 10)
+    with pytest.raises(ValueError, match="neurons='unit': needs .* GB, expected no more than"):
+        CreativeDecoder(Fast(), "act").fit(MANY)
+    with pytest.raises(ValueError, match="n=10000000000000: needs"): CreativeDecoder.sample(stub(), 10**13)
+
+
+def stub():
+    decoder = CreativeDecoder(Fast(), "act")
+    decoder.stats_, decoder.latents_ = None, MANY
+    return decoder
