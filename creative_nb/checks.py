@@ -117,7 +117,7 @@ def check(name: str, value, hint):
 @functools.cache
 def _hints(f: Callable) -> dict[str, Any]:
     hints = get_type_hints(f, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(f).parameters if name in hints and name != "self"}
+    return {name: hints[name] for name in inspect.signature(f).parameters if name in hints and name not in ("self", "cls")}
 
 def _check_call(f: Callable, signature: inspect.Signature, args: tuple, kwargs: dict):
     hints = _hints(f)
