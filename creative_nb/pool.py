@@ -264,7 +264,7 @@ def png(
     _check_pixels("image", image[None])
     pixels = image.numpy().repeat(enlarge, 1).repeat(enlarge, 2)
     buffer = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 # %% ../nbs/06a_pool.ipynb #8e901b24

@@ -7,7 +7,7 @@ __all__ = ['JOINERS', 'LABEL_COLUMNS', 'Again', 'Seconds', 'clean_name', 'Store'
 
 # %% ../nbs/06b_store.ipynb #9a7a6305
 import json, math, os, sqlite3, unicodedata
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -275,4 +275,5 @@ def history(self: Store) -> pd.DataFrame:
 @patch
 def settle(self: Store):
     "Move all answers into the one file, as far as nobody else is reading just now."
-    with closing(sqlite3.connect(self.path, timeout=5)) as db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with suppress(sqlite3.Error), _connected(self.path) as db:  # they are safe in the log as well
+        db.execute("PRAGMA busy_timeout = 1000"), db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
