@@ -43,10 +43,10 @@ POOL := $(SHELF)/pool.safetensors
 MANIFEST := $(SHELF)/tables/annotation_pool
 annotate: $(INSTALLED)
 	@[ -d $(STUDY) ] || [ -f $(POOL) -a -f $(MANIFEST).csv ] || $(PIPELINE) run $(SCALE) --paper $(STUDIED) --settings "$(DATASET)" --only 06_annotation_pool
-	@[ -d $(STUDY) ] || { rm -rf $(STUDY).new && mkdir -p $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
+	@[ -d $(STUDY) ] || { umask 077; rm -rf $(STUDY).new && mkdir -p $(SHELF) && mkdir $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
 	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
-	@[ -f $(STUDY)/token ] || { umask 077; $(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(16))' > $(STUDY)/token; }
-	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --port $(PORT) --token "$$(cat $(STUDY)/token)"
+	@chmod 700 $(STUDY)
+	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --port $(PORT) --token-file $(STUDY)/token
 
 release: SCALE = paper
 release: $(INSTALLED)

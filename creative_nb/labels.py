@@ -6,23 +6,27 @@
 __all__ = ['complete_labels', 'check_labels', 'write_labels', 'label_studio_config', 'label_studio_tasks', 'read_labels']
 
 # %% ../nbs/06c_labels.ipynb #36ede2dc
-import json
+import io, json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import numpy as np, pandas as pd
+from .checks import checked, is_number
 from .core import atomic_path
 from .pool import Pool, data_uri, options_of
-from .store import LABEL_COLUMNS, Store, checked_seconds, clean_name
+from .store import LABEL_COLUMNS, Store, clean_name
 
 # %% ../nbs/06c_labels.ipynb #8c95fea6
+@checked
 def complete_labels(labels: pd.DataFrame) -> pd.DataFrame:
     "The columns of a table of labels, in order, unknown values filled in. ValueError for a missing column or no rows."
-    if not isinstance(labels, pd.DataFrame):
-        raise ValueError(f"labels of type {type(labels).__name__}: expected a pandas DataFrame")
     if missing := [c for c in ("annotator", "item", "label") if c not in labels]:
-        raise ValueError(f"labels: no column {', '.join(missing)} among {', '.join(map(str, labels.columns))}")
+        raise ValueError(f"labels: no column {', '.join(missing)} among {', '.join(map(str, labels.columns))}: "
+                         f"expected annotator, item and label")
+    if twice := [c for c in LABEL_COLUMNS if list(labels.columns).count(c) > 1]:
+        raise ValueError(f"labels: two columns {twice[0]}: expected one")
     if labels.empty: raise ValueError("labels: expected at least one row, got none")
     unknown = {"repeat": 0, "seconds": np.nan, "time": ""}
     filled = labels.assign(**{k: v for k, v in unknown.items() if k not in labels})
@@ -43,10 +47,16 @@ def _clean(full: pd.DataFrame) -> pd.DataFrame:
     names = {a: clean_name(a) for a in text.annotator.unique()}
     repeat = pd.to_numeric(full["repeat"], errors="coerce")
     _refuse(full, ~repeat.isin([0, 1]), "repeat", "0 or 1")
-    seconds = pd.Series([checked_seconds(s) for s in full.seconds], dtype=float)
     clean = text.assign(annotator=text.annotator.map(names), item=text["item"].str.strip(),
-                        label=text.label.str.strip(), repeat=repeat, seconds=seconds)
+                        label=text.label.str.strip(), repeat=repeat, seconds=_seconds(full))
     return clean[list(LABEL_COLUMNS)].astype(LABEL_COLUMNS)
+
+def _seconds(full: pd.DataFrame) -> pd.Series:
+    "Seconds as numbers, NaN where they are unknown. ValueError for what is no duration."
+    known = full.seconds.notna() & (full.seconds.astype(str).str.strip() != "")
+    seconds = pd.to_numeric(full.seconds.where(known), errors="coerce")
+    _refuse(full, known & ~(seconds.ge(0) & seconds.lt(np.inf)), "seconds", "a number >= 0, or none")
+    return seconds
 
 # %% ../nbs/06c_labels.ipynb #1a00b8cc
 def _refuse_twice(labels: pd.DataFrame):
@@ -56,10 +66,11 @@ def _refuse_twice(labels: pd.DataFrame):
     _refuse(labels, twice, "item", f"one answer for each annotator, item and repeat{who}")
 
 # %% ../nbs/06c_labels.ipynb #62dd383e
+@checked
 def check_labels(
     labels: pd.DataFrame,  # at least the columns annotator, item, label
     questionnaire: str = "main",
-    items: tuple[str, ...] | None = None,  # of the pool, if they are to be checked too
+    items: Sequence[str] | None = None,  # of the pool, if they are to be checked too
 ) -> pd.DataFrame:
     "A clean copy. ValueError for unknown labels or items, missing columns or values, bad numbers, duplicates, no rows."
     known = options_of(questionnaire)
@@ -71,15 +82,57 @@ def check_labels(
     _refuse_twice(clean)
     return clean
 
+# %% ../nbs/06c_labels.ipynb #cd145fa3
+_NAMES = ("annotator", "item")
+
+def _for_spreadsheets(names: pd.Series) -> pd.Series:
+    return names.astype(str).str.replace(r"^(?='*[=+\-@])", "'", regex=True)
+
+def _from_spreadsheets(names: pd.Series) -> pd.Series: return names.str.replace(r"^'(?='*[=+\-@])", "", regex=True)
+
 # %% ../nbs/06c_labels.ipynb #d7c90438
+@checked
 def write_labels(labels: pd.DataFrame, path: str | Path):
     "Write labels as CSV, whole or not at all."
-    with atomic_path(path) as temporary: complete_labels(labels).to_csv(temporary, index=False, lineterminator="\n")
+    full = complete_labels(labels)
+    table = full.assign(**{c: _for_spreadsheets(full[c]) for c in _NAMES})
+    with atomic_path(path) as temporary: table.to_csv(temporary, index=False, lineterminator="\n")
 
 # %% ../nbs/06c_labels.ipynb #06862918
-def _read_csv(path: Path) -> pd.DataFrame: return pd.read_csv(path, dtype=str, keep_default_na=False)
+def _text(path: Path) -> str:
+    "A text file in UTF-8 or UTF-16, without the mark that some programs put first. ValueError if it is neither."
+    data = path.read_bytes()
+    try: text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as e: raise ValueError(f"expected text in UTF-8; save it as such ({e})") from e
+    if "\0" in text: raise ValueError("expected text, got a file with zero bytes")
+    return text
+
+# %% ../nbs/06c_labels.ipynb #2413dea1
+_OTHER_NAMES = {"lead_time": "seconds", "updated_at": "time"}
+
+def _table(text: str) -> pd.DataFrame:
+    "A table of text, as spreadsheets write it; empty rows are left out."
+    if text[:4] == "sep=": text = text.partition("\n")[2]  # a line that Excel may put first
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    try: table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as e: raise ValueError(f"expected rows of comma-separated values ({e})") from e
+    table.columns = [c.strip().casefold() for c in table]
+    table = table[table.apply(lambda column: column.str.strip() != "").any(axis=1)]
+    if separator == ";" and "seconds" in table: table = table.assign(seconds=table.seconds.str.replace(",", "."))
+    return table.rename(columns={k: v for k, v in _OTHER_NAMES.items() if v not in table})
+
+# %% ../nbs/06c_labels.ipynb #f23ed44e
+def _as_labels(values: pd.Series, questionnaire: str) -> pd.Series:
+    meant = {option.text: k for k, option in options_of(questionnaire).items()}
+    return values.str.strip().map(lambda text: meant.get(text, text))
+
+def _from_csv(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
+    table = complete_labels(_table(_text(path)))
+    names = {c: _from_spreadsheets(table[c]) for c in _NAMES}
+    return table.assign(label=_as_labels(table.label, questionnaire), **names)
 
 # %% ../nbs/06c_labels.ipynb #d3ed75c5
+@checked
 def label_studio_config(pool: Pool) -> str:
     "Labelling interface for Label Studio: an image, the options with hotkeys from 1 on, and when to choose each."
     options = options_of(pool.questionnaire)
@@ -91,22 +144,27 @@ def label_studio_config(pool: Pool) -> str:
     return "\n".join([*start, *choices, "  </Choices>", *meanings, "</View>", ""])
 
 # %% ../nbs/06c_labels.ipynb #5f1b8b09
+@checked
 def label_studio_tasks(pool: Pool) -> list[dict]:
     "A task for each image, ready for `json.dump` and for import into Label Studio; the images are data URIs."
     enlarge = max(1, 280 // max(pool.images.shape[2:]))
     return [{"data": {"image": data_uri(x, enlarge), "item": item}} for x, item in zip(pool.images, pool.items)]
 
 # %% ../nbs/06c_labels.ipynb #6baa7bad
-def _annotations(task: dict):
-    "(data, annotation, choices) of a task of a JSON export, or of a row of JSON-MIN."
-    if "annotations" not in task:
+def _annotations(task: dict) -> Iterator[tuple[dict, dict, list]]:
+    "(data, annotation, choices) of a task of a JSON export, also of an old one, or of a row of JSON-MIN."
+    given = task.get("annotations", task.get("completions"))
+    if given is None:
         value = task.get("label") or []
         choices = [value] if isinstance(value, str) else value["choices"] if value else []
         yield task, task | {"completed_by": task.get("annotator")}, choices
-    for annotation in task.get("annotations", []):
-        if annotation.get("was_cancelled"): continue
-        results = [r for r in annotation["result"] if r["type"] == "choices"]
-        yield task["data"], annotation, [c for r in results for c in r["value"]["choices"]]
+    for annotation in given or []:
+        if annotation.get("was_cancelled") or annotation.get("skipped"): continue
+        yield task["data"], annotation, [c for r in annotation["result"] if _ours(r) for c in r["value"]["choices"]]
+
+def _ours(result: dict) -> bool:
+    "Whether a result answers our question, not another one asked beside it."
+    return result["type"] == "choices" and result.get("from_name", "label") == "label"
 
 # %% ../nbs/06c_labels.ipynb #a3ff84aa
 def _who(account) -> str:
@@ -114,57 +172,65 @@ def _who(account) -> str:
     return "unknown" if account in (None, "") else str(account)
 
 # %% ../nbs/06c_labels.ipynb #816a0f65
-def _utc(time: str | None) -> str:
+def _utc(time: str | float | None) -> str:
+    "A time as the store writes it; exports of old versions have seconds or milliseconds since 1970."
     if not time: return ""
-    moment = datetime.fromisoformat(time)
+    if is_number(time): moment = datetime.fromtimestamp(time / 1000 if time > 1e11 else time, UTC)
+    else: moment = datetime.fromisoformat(time)
     if not moment.tzinfo: moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 # %% ../nbs/06c_labels.ipynb #b9c3c91e
-def _export_rows(tasks: list[dict], meant: dict[str, str]):
+def _export_rows(tasks: list[dict]) -> Iterator[tuple]:
     "Values of `LABEL_COLUMNS` for each annotation with a choice. ValueError if one has several."
     for data, annotation, choices in (found for task in tasks for found in _annotations(task)):
-        if len(choices) > 1:
-            raise ValueError(f"item {data['item']} has the choices {', '.join(choices)} at once: expected one")
+        item = data["item"]
+        if not is_number(item, int) and not isinstance(item, str): raise TypeError(f"item {item!r} is no text")
+        if len(choices) > 1: raise ValueError(f"item {item} has the choices {choices} at once: expected one")
         if not choices: continue
-        who, label = _who(annotation.get("completed_by")), meant.get(choices[0], choices[0])
+        if not isinstance(choices[0], str): raise TypeError(f"choice {choices[0]!r} is no text")
         time = _utc(annotation.get("updated_at") or annotation.get("created_at"))
-        yield who, data["item"], data.get("repeat", 0), label, annotation.get("lead_time"), time
+        who = _who(annotation.get("completed_by"))
+        yield who, str(item), data.get("repeat", 0), choices[0], annotation.get("lead_time"), time
 
 # %% ../nbs/06c_labels.ipynb #dac368db
 def _from_label_studio(tasks: list[dict], questionnaire: str) -> pd.DataFrame:
-    "Labels of a JSON or JSON-MIN export. ValueError if it is something else."
-    meant = {name: k for k, option in options_of(questionnaire).items() for name in (k, option.text)}
-    try: return pd.DataFrame(list(_export_rows(tasks, meant)), columns=list(LABEL_COLUMNS))
-    except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"no JSON or JSON-MIN export of tasks that label_studio_tasks made "
+    "Labels of a JSON or JSON-MIN export. ValueError if it is something else, or has no answer."
+    try: table = pd.DataFrame(list(_export_rows(tasks)), columns=list(LABEL_COLUMNS))
+    except (KeyError, TypeError, AttributeError, OverflowError) as e:
+        raise ValueError(f"expected a JSON or JSON-MIN export of tasks that label_studio_tasks made "
                          f"({type(e).__name__}: {e})") from e
+    if table.empty: raise ValueError("expected at least one answer to the control 'label', got none")
+    return table.assign(label=_as_labels(table.label, questionnaire))
 
 # %% ../nbs/06c_labels.ipynb #07fec401
 def _from_store(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
     store = Store(path, pool)
     if store.questionnaire == questionnaire: return store.read()
-    raise ValueError(f"questionnaire={questionnaire!r}: {path} is of the questionnaire {store.questionnaire!r}")
+    raise ValueError(f"questionnaire={questionnaire!r}: expected {store.questionnaire!r}, as in the store")
 
 # %% ../nbs/06c_labels.ipynb #ac4ae5a2
 def _from_json(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
-    return _from_label_studio(json.loads(path.read_text(encoding="utf-8")), questionnaire)
+    try: tasks = json.loads(_text(path))
+    except (ValueError, RecursionError) as e: raise ValueError(f"expected JSON ({e})") from e
+    return _from_label_studio(tasks, questionnaire)
 
-_READERS = {".sqlite": _from_store, ".csv": lambda path, questionnaire, pool: _read_csv(path), ".json": _from_json}
+_READERS = {".sqlite": _from_store, ".csv": _from_csv, ".json": _from_json}
 
 # %% ../nbs/06c_labels.ipynb #31384024
+@checked
 def read_labels(
     source: str | Path,  # a store (.sqlite), a table (.csv) or an export of Label Studio (.json)
     questionnaire: str = "main",
     pool: Pool | None = None,  # whose items they must be
 ) -> pd.DataFrame:
     "Labels after `check_labels`. FileNotFoundError if there is no such file, ValueError if it holds something else."
-    path = Path(source)
+    path, items = Path(source), None if pool is None else pool.items
+    options_of(questionnaire)
     if not path.is_file(): raise FileNotFoundError(f"source={source}: no such file")
     if pool is not None and pool.questionnaire != questionnaire:
         raise ValueError(f"questionnaire={questionnaire!r}: the pool is of the questionnaire {pool.questionnaire!r}")
-    if path.suffix not in _READERS:
-        raise ValueError(f"source={source}: expected a name that ends in {', '.join(_READERS)}")
-    items = None if pool is None else pool.items
-    try: return check_labels(_READERS[path.suffix](path, questionnaire, pool), questionnaire, items)
-    except ValueError as e: raise ValueError(f"{path}: {e}") from e
+    kind = path.suffix.lower()
+    if kind not in _READERS: raise ValueError(f"source={source}: expected a name that ends in {', '.join(_READERS)}")
+    try: return check_labels(_READERS[kind](path, questionnaire, pool), questionnaire, items)
+    except ValueError as e: raise ValueError(f"source={path}: {e}") from e

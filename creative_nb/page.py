@@ -7,9 +7,11 @@ __all__ = ['ACTIONS', 'ESM', 'CSS', 'time_left', 'Session', 'Annotator']
 
 # %% ../nbs/06e_page.ipynb #e140d726
 import math, sqlite3, statistics
+from collections.abc import Sequence
 from importlib.resources import files
 
 import anywidget, traitlets
+from .checks import checked, Whole
 from .core import patch
 from .pool import Pool, data_uri, options_of
 from .store import Store, clean_name
@@ -22,15 +24,17 @@ def _intro(store: Store, pool: Pool, page: bool) -> dict:
     return {"page": page, "total": total, "options": options, "references": [data_uri(r) for r in pool.references]}
 
 # %% ../nbs/06e_page.ipynb #8e54fca5
+@checked
 def time_left(
-    seconds: list[float],  # what this annotator's answers took, oldest first; NaN if unknown
-    remaining: int,  # images without an answer
+    seconds: Sequence[float],  # what this annotator's answers took, oldest first; NaN if unknown
+    remaining: Whole,  # images without an answer
 ) -> float | None:  # seconds; None while too little is known
     "Expected time for the remaining images."
     known = [s for s in seconds if math.isfinite(s)][-20:]
     return statistics.median(known) * remaining if len(known) >= 5 else None
 
 # %% ../nbs/06e_page.ipynb #fd5b4fff
+@checked
 class Session:
     "One annotator at work, without a screen. ValueError if the store is not of the pool."
     def __init__(self, store: Store, pool: Pool):
@@ -77,11 +81,12 @@ def _first_open(order: list, answers: dict) -> int:
 
 # %% ../nbs/06e_page.ipynb #35ec0901
 @patch
+@checked
 def start(self: Session, message: dict) -> dict:
     "Begin, or continue, under the name given."
     name = message.get("name")
     try: who = clean_name(name)
-    except ValueError: return {"error": "Please enter a name or code of 1 to 60 characters."}
+    except (TypeError, ValueError): return {"error": "Please enter a name or code of 1 to 60 characters."}
     order, answers = self.store.order(who), self.store.answers(who)
     if answers and message.get("known") is not True: return {"name": name, "known": len(answers)}
     labels = self.store.read().query("annotator == @who")
@@ -91,6 +96,7 @@ def start(self: Session, message: dict) -> dict:
 
 # %% ../nbs/06e_page.ipynb #3703e906
 @patch
+@checked
 def answer(self: Session, message: dict) -> dict | None:
     "Save a label, then move on."
     label, seconds = message.get("label"), message.get("seconds")
@@ -102,10 +108,12 @@ def answer(self: Session, message: dict) -> dict | None:
         return {"notice": "Answered in another window, as marked. Press again to change it."}
     if not before: self.seconds.append(seconds)
     self.at = self.at + 1 if before else _first_open(self.order, self.answers())
+    if self.at == len(self.order): self.store.settle()
     return {"notice": "Changed." if before not in ("", label) else ""}
 
 # %% ../nbs/06e_page.ipynb #51a736ee
 @patch
+@checked
 def go(self: Session, message: dict):
     "One image back or forward."
     to = self.at + (-1 if message.get("by") == -1 else 1)
@@ -113,6 +121,7 @@ def go(self: Session, message: dict):
 
 # %% ../nbs/06e_page.ipynb #642ee5e7
 @patch
+@checked
 def undo(self: Session, message: dict) -> dict:
     "Take back the latest change and show its image."
     undone = self.store.undo(self.name)
@@ -124,9 +133,9 @@ def undo(self: Session, message: dict) -> dict:
 ACTIONS = ("start", "answer", "go", "undo")  # methods of a session that a message may call
 
 @patch
+@checked
 def receive(self: Session, message: dict) -> dict:
     "Act on `{do: start | answer | go | undo, at: position, reply: number, ...}`; the view that results."
-    if not isinstance(message, dict): message = {}
     do, reply = str(message.get("do")), message.get("reply")
     fits = do in ACTIONS and message.get("at") == self.at and (do == "start") == (not self.order)
     try: return self.view(**((getattr(self, do)(message) if fits else None) or {}), reply=reply)
@@ -137,6 +146,7 @@ def receive(self: Session, message: dict) -> dict:
 ESM, CSS = ((files("creative_nb") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
 
 # %% ../nbs/06e_page.ipynb #5d4be904
+@checked
 class Annotator(anywidget.AnyWidget):
     "The screen on which one annotator labels the images of `pool`, in the order of `store`, which keeps each answer."
     _esm, _css = ESM, CSS
@@ -153,8 +163,9 @@ class Annotator(anywidget.AnyWidget):
         super().__init__(intro=_intro(store, pool, page), view=self.session.view(name=annotator))
         if _has_answers(store, annotator):
             self.receive({"do": "start", "at": -1, "name": annotator, "known": True})
-        self.on_msg(lambda widget, message, buffers: self.receive(message))
+        self.on_msg(lambda widget, message, buffers: self.receive(message if isinstance(message, dict) else {}))
 
+    @checked
     def receive(self, message: dict):
         "Act on a message of the browser and show what results."
         self.view = self.session.receive(message)

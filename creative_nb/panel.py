@@ -10,41 +10,50 @@ from dataclasses import dataclass
 
 import numpy as np, pandas as pd
 from scipy.special import log_softmax, ndtri
+from .checks import checked, Count, NotNegative, Seed, Share, Text, Whole
 from .core import digest, patch, rng
 from .pool import STORED_NAMES, options_of
 from .published import printed_table
 
 # %% ../nbs/06g_panel.ipynb #cc27f406
+@checked
 @dataclass(frozen=True)
 class PrintedStudy:
     "A human study as a paper prints it."
-    paper: str  # whose printed tables these are
-    questionnaire: str
-    means: str  # printed table: the mean of each metric by label
-    fractions: str  # printed table: the fraction of each label by method
-    annotators: int
-    training_images: dict[str, int]  # by data set: of the network that made the images
+    paper: Text  # whose printed tables these are
+    questionnaire: Text
+    means: Text  # printed table: the mean of each metric by label
+    fractions: Text  # printed table: the fraction of each label by method
+    annotators: Count
+    training_images: dict[str, Count]  # by data set: of the network that made the images
 
     @property
     def labels(self) -> list[str]: return list(options_of(self.questionnaire))
 
 # %% ../nbs/06g_panel.ipynb #dfe32513
 @patch
+def _printed_rows(self: PrintedStudy, name: str, dataset: str) -> pd.DataFrame:
+    "The rows of one data set in a printed table. ValueError if there are none."
+    table = printed_table(self.paper, name)
+    rows = table[table.dataset == dataset]
+    if len(rows): return rows
+    raise ValueError(f"dataset={dataset!r}: expected one of {', '.join(table.dataset.unique())}")
+
+@patch
+@checked
 def label_means(self: PrintedStudy, dataset: str) -> pd.DataFrame:
     "Mean of each metric by label: one row per label, the metrics that the data set has."
-    table = printed_table(self.paper, self.means)
-    if dataset not in set(table.dataset):
-        raise ValueError(f"dataset={dataset!r}: expected one of {', '.join(table.dataset.unique())}")
-    rows = table[table.dataset == dataset].set_index("label").loc[self.labels]
+    rows = self._printed_rows(self.means, dataset).set_index("label").loc[self.labels]
     return rows.drop(columns="dataset").dropna(axis=1)
 
 # %% ../nbs/06g_panel.ipynb #3005427c
 @patch
+@checked
 def label_shares(self: PrintedStudy, dataset: str) -> pd.Series:
     "Share of each label, averaged over the methods without the filter; sums to 1."
-    table = printed_table(self.paper, self.fractions)
-    if "creativity_filter" in table: table = table[table.creativity_filter == 0]  # each method once, unfiltered
-    shares = table.loc[table.dataset == dataset, self.labels].mean()
+    rows = self._printed_rows(self.fractions, dataset)
+    if "creativity_filter" in rows: rows = rows[rows.creativity_filter == 0]  # each method once, unfiltered
+    shares = rows[self.labels].mean()
     return shares / shares.sum()
 
 # %% ../nbs/06g_panel.ipynb #bd627a4e
@@ -56,37 +65,34 @@ def _log_density(x: np.ndarray, mean: np.ndarray, relative_sd: float | None) -> 
     return -((x - mean) / (relative_sd * mean.mean())) ** 2 / 2
 
 # %% ../nbs/06g_panel.ipynb #ebda2319
+@checked
 @dataclass(frozen=True)
 class Panel:
     "Simulated annotators of one data set's images, calibrated to the printed tables of another study."
     calibration: PrintedStudy
     questionnaire: str = "main"  # whose labels they give
     dataset: str = "mnist"  # whose printed rows they are calibrated to
-    annotators: int = 9
-    seed: int = 0
-    training_images: int | None = None  # of the network at hand, if not as many as in print: scales the in-domain score
-    weight: float = 0.5  # of what the metrics say
-    sensitivity: float = 0.25  # sd over annotators, on a log scale
-    bias: float = 0.5  # sd over annotators and labels
-    taste: float = 0.5  # sd over images and labels
-    lapse: float = 0.02  # probability of pressing any key
+    annotators: Count = 9
+    seed: Seed = 0
+    training_images: Count | None = None  # of the network at hand, if not as many as in print: scales the in-domain score
+    weight: NotNegative = 0.5  # of what the metrics say
+    sensitivity: NotNegative = 0.25  # sd over annotators, on a log scale
+    bias: NotNegative = 0.5  # sd over annotators and labels
+    taste: NotNegative = 0.5  # sd over images and labels
+    lapse: Share = 0.02  # probability of pressing any key
 
     def __post_init__(self): self._check()
 
 # %% ../nbs/06g_panel.ipynb #b4c61d53
 @patch
 def _check(self: Panel):
-    "ValueError for arguments that are out of range or do not fit together."
+    "ValueError for arguments that do not fit together."
     printed, known = self.calibration.labels, self.calibration.training_images
     if len(options_of(self.questionnaire)) != len(printed):
         raise ValueError(
             f"questionnaire={self.questionnaire!r}: expected {len(printed)} options, as in the calibration"
         )
     if self.dataset not in known: raise ValueError(f"dataset={self.dataset!r}: expected one of {', '.join(known)}")
-    if self.annotators < 1: raise ValueError(f"annotators={self.annotators}: expected at least 1")
-    if not 0 <= self.lapse <= 1: raise ValueError(f"lapse={self.lapse}: expected a probability")
-    for name in ("weight", "sensitivity", "bias", "taste"):
-        if not getattr(self, name) >= 0: raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
 
 # %% ../nbs/06g_panel.ipynb #1a1ccacd
 @patch
@@ -109,19 +115,28 @@ def shares(self: Panel) -> pd.Series:
     "Printed share of each label of this questionnaire."
     return self.calibration.label_shares(self.dataset).set_axis(self.labels)
 
+# %% ../nbs/06g_panel.ipynb #89681144
+@patch
+def _values(self: Panel, metrics: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    "The metrics that the panel goes by. ValueError if one is missing or no finite number, and for no images."
+    if absent := [m for m in names if m not in metrics]:
+        raise ValueError(f"metrics: no column {', '.join(absent)}; expected {', '.join(names)}")
+    if len(metrics) == 0: raise ValueError("metrics: expected at least one row, got none")
+    values = metrics[names].apply(pd.to_numeric, errors="coerce").astype(float)
+    if bad := int((~np.isfinite(values)).any(axis=1).sum()):
+        raise ValueError(f"metrics: {bad} rows with a missing value in {', '.join(names)}: expected finite numbers")
+    return values
+
 # %% ../nbs/06g_panel.ipynb #c1d59f07
 @patch
+@checked
 def log_odds(self: Panel, metrics: pd.DataFrame) -> np.ndarray:
-    "(N, labels): $e_l(x)$ of N images, as log-probabilities. ValueError if a metric is missing or not a number."
+    "(N, labels): $e_l(x)$ of N images, as log-probabilities. ValueError if a metric is missing or no finite number."
     means = self.means
-    if absent := [m for m in means if m not in metrics]:
-        raise ValueError(f"metrics: no column {', '.join(absent)}; expected {', '.join(means)}")
-    if (bad := metrics[list(means)].isna().any(axis=1)).any():
-        raise ValueError(f"metrics: {bad.sum()} rows with a missing value in {', '.join(means)}")
-    total = np.log(self.shares.to_numpy())[None]
+    values, total = self._values(metrics, list(means)), np.log(self.shares.to_numpy())[None]
     for m in means:
-        x, mean = metrics[m].to_numpy(float)[:, None], means[m].to_numpy()[None]
-        total = total + self.weight * _log_density(x, mean, NORMAL_SD.get(m))
+        mean = means[m].to_numpy()[None]
+        total = total + self.weight * _log_density(values[m].to_numpy()[:, None], mean, NORMAL_SD.get(m))
     return log_softmax(total, axis=1)
 
 # %% ../nbs/06g_panel.ipynb #4a23d6a6
@@ -154,17 +169,25 @@ def _pressed(self: Panel, odds: np.ndarray, items: pd.Series, name: str, repeat:
     any_key = (chance[:, 1] * len(self.labels)).astype(int)
     return np.where(chance[:, 0] < self.lapse, any_key, (odds + noise).argmax(1))
 
+# %% ../nbs/06g_panel.ipynb #711d7d52
+def _check_manifest(manifest: pd.DataFrame, repeats: int):
+    n = len(manifest)
+    if repeats > n: raise ValueError(f"repeats={repeats}: expected 0 to {n}, the number of images")
+    if "item" not in manifest: raise ValueError("manifest: no column item: expected the name of each image")
+    if (twice := manifest["item"].isna() | manifest["item"].duplicated()).any():
+        raise ValueError(f"manifest: item {manifest['item'][twice].iloc[0]!r}: expected a name of its own for each image")
+
 # %% ../nbs/06g_panel.ipynb #7c7a79f2
 @patch
+@checked
 def annotate(
     self: Panel,
     manifest: pd.DataFrame,  # one row per image: item, and the metrics
-    repeats: int = 20,  # images that each annotator sees a second time
+    repeats: Whole = 20,  # images that each annotator sees a second time
 ) -> pd.DataFrame:  # as from `Store.read`; the annotators are called simulated 1, simulated 2, ...
     "Labels of the whole panel. Each image's labels depend on its `item` and metrics alone, not on other images."
-    n = len(manifest)
-    if not 0 <= repeats <= n: raise ValueError(f"repeats={repeats}: expected 0 to {n}, the number of images")
     evidence = self.log_odds(manifest)
+    _check_manifest(manifest, repeats)
     taste = self.taste * ndtri(self._uniform(manifest.item, len(self.labels), "taste"))
     people = (f"simulated {a}" for a in range(1, self.annotators + 1))
     answers = [t for name in people for t in self._answers(name, manifest.item, evidence, taste, repeats)]
@@ -182,7 +205,8 @@ def _answers(self: Panel, name: str, items: pd.Series, evidence: np.ndarray, tas
                             "seconds": np.nan, "time": ""})
 
 # %% ../nbs/06g_panel.ipynb #f2afd0e7
-def printed_population(panel: Panel, n: int, seed: int = 0) -> pd.DataFrame:
+@checked
+def printed_population(panel: Panel, n: Count, seed: Seed = 0) -> pd.DataFrame:
     "Synthetic images: `item`, their kind, and metrics drawn from the densities that `panel` is calibrated to."
     draw, means = rng(seed, "population"), panel.means
     kind = draw.choice(len(means), n, p=panel.shares)

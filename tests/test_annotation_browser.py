@@ -30,7 +30,7 @@ class Server:
 
     def start(self):
         command = [sys.executable, "-m", "creative_nb.annotation_tool", "pool.safetensors", "labels.sqlite"]
-        options = ["--port", str(self.port), "--no-browser", "--token", "tok"]
+        options = ["--port", str(self.port), "--no-browser", "--token-file", "token"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder)}
         with open(self.folder / "server.log", "a") as log:
             heeds_ctrl_c = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore it

@@ -1,11 +1,23 @@
 "The annotation tool without a browser: its logic against a plain model and bad messages, and the command line."
+import http.cookiejar
+import importlib.util
 import json
+import os
+import re
+import shutil
+import signal
 import socket
 import sqlite3
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
 from creative_nb import annotation_tool
-from creative_nb.annotation_tool import POOL, STORE, main, page
+from creative_nb.annotation_tool import POOL, STORE, free_port, main, page, serve, token_in
 from creative_nb.page import Annotator, Session, time_left
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,7 +69,7 @@ junk = st.recursive(plain, nested, max_leaves=3)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(message=junk | st.fixed_dictionaries(
+@given(message=st.fixed_dictionaries(
     {"do": st.sampled_from(["start", "answer", "go", "undo", "acts", []]), "at": st.sampled_from([-1, 0]) | junk},
     optional={"label": junk, "seconds": junk, "by": junk, "name": junk, "reply": junk}))
 def test_no_message_can_break_a_session(tmp_path_factory, message):
@@ -157,6 +169,100 @@ def test_the_command_line_checks_before_it_starts(tmp_path, monkeypatch):
             ([pool, pool], "no store"), ([pool, store, "--port", "99999"], "port=99999"),
             ([pool, store, "--port", str(taken.getsockname()[1])], "in use"),
             ([pool, store + "x", "--create", "--repeats", "9"], "repeats=9"),
+            ([pool, store, "--pages", "0"], "pages=0"),
+            ([pool, store, "--token-file", other.replace("labels.sqlite", "note")], "expected a token"),
         ):
             with pytest.raises(SystemExit, match=f"^error: .*{said}"): main([*wrong, "--no-browser"])
     assert [p.name for p in tmp_path.glob("*.sqlite")] == ["labels.sqlite"]
+
+
+def test_what_is_no_message_changes_nothing(tmp_path):
+    pool, _, store = made_up(tmp_path)
+    widget = Annotator(store, pool)
+    before = widget.view
+    for junk in (None, 3, "start", ["start"], [{"do": "start"}]): widget._handle_custom_msg(junk, [])
+    assert widget.view == before
+    with pytest.raises(TypeError, match="message="): widget.receive("start")
+
+
+@pytest.mark.parametrize("wrong", [dict(store="s"), dict(pool=None), dict(annotator=5), dict(page=1)])
+def test_a_page_of_other_things_is_refused(tmp_path, wrong):
+    pool, _, store = made_up(tmp_path)
+    with pytest.raises(TypeError, match=next(iter(wrong))): Annotator(**dict(store=store, pool=pool) | wrong)
+
+
+def test_a_page_needs_its_environment(monkeypatch):
+    monkeypatch.delenv(POOL, raising=False)
+    with pytest.raises(ValueError, match=POOL): page()
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(token=""), dict(token="x"), dict(token="x" * 101), dict(token="x" * 15 + "&"), dict(token=5), dict(port=-1),
+    dict(port="abc"), dict(port=1.5), dict(port=2**16), dict(host=""), dict(pages=0), dict(browser="no"),
+    dict(pool=None), dict(store=3)])
+def test_serve_refuses(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(annotation_tool, "_server", lambda *_: pytest.fail("started"))
+    made_up(tmp_path)
+    good = dict(pool=tmp_path / "pool.safetensors", store=tmp_path / "labels.sqlite", browser=False)
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="): serve(**good | wrong)
+
+
+def test_a_host_that_is_none():
+    with pytest.raises(ValueError, match="host='no.such.host.invalid'"): free_port(0, "no.such.host.invalid")
+
+
+def test_a_token_is_made_once_and_for_its_owner(tmp_path):
+    path = tmp_path / "token"
+    token = token_in(path)
+    assert token_in(path) == token and len(token) >= 16 and stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    path.write_text(f"\ufeff{token}\r\n", encoding="utf-8")
+    assert token_in(path) == token and stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(TypeError, match="path="): token_in(None)
+
+
+def test_the_browser_is_started_without_the_token(tmp_path, monkeypatch):
+    opened = []
+    made_up(tmp_path)
+
+    class Server:
+        @staticmethod
+        def launch_instance(options):
+            address = urllib.request.url2pathname(opened[0].removeprefix("file://"))
+            content = Path(address).read_text()
+            assert "t" * 20 not in opened[0] and "t" * 20 in content and stat.S_IMODE(os.stat(address).st_mode) == 0o600
+
+    monkeypatch.setattr(annotation_tool, "_server", lambda url, shown, pages: opened.append(shown) or Server)
+    serve(tmp_path / "pool.safetensors", tmp_path / "labels.sqlite", 0, "t" * 20)
+    assert len(opened) == 1 and not Path(opened[0].removeprefix("file://")).exists()
+
+
+@pytest.fixture
+def served(tmp_path):
+    "A server with room for one page: its process, its address, its token."
+    if importlib.util.find_spec("voila") is None: pytest.skip("needs Voilà")
+    made_up(tmp_path)
+    command = [sys.executable, "-m", "creative_nb.annotation_tool", "pool.safetensors", "labels.sqlite", "--port", "0",
+               "--no-browser", "--token-file", "token", "--pages", "1"]
+    ctrl_c = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True,
+                                   preexec_fn=ctrl_c, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    yield process, re.search(r"http://\S+", process.stdout.readline()).group(), (tmp_path / "token").read_text().strip()
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_a_server_hides_its_token_and_limits_its_pages(tmp_path, served):
+    process, url, token = served
+    assert token in url and token not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+    assert "Annotation" in visitor.open(url, timeout=120).read().decode()
+    for address, status, said in ((url, 503, "1 pages are open already"), (url.replace("/?", "/none?"), 403, "")):
+        with pytest.raises(urllib.error.HTTPError) as refused: visitor.open(address, timeout=60)
+        assert refused.value.code == status and said in f"{refused.value.reason} {refused.value.read().decode()}"
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    log = (tmp_path / "log").read_text()
+    assert token not in log and "without encryption" not in log, log

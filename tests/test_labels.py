@@ -142,9 +142,12 @@ def test_label_studio_config_and_tasks(questionnaire):
     (lambda t: t.assign(repeat="x"), "repeat"), (lambda t: t.assign(repeat=0.5), "repeat"),
     (lambda t: t.assign(seconds=-1), "seconds"), (lambda t: t.assign(item=None), "item"),
     (lambda t: t.assign(item=" "), "item"), (lambda t: t.assign(annotator=""), "annotator"),
-    (lambda t: t.assign(annotator=np.nan), "annotator"), (lambda t: t.to_dict(), "dict")])
+    (lambda t: t.assign(annotator=np.nan), "annotator"),
+    (lambda t: t.to_dict(), "labels="), (lambda t: None, "labels="),
+    (lambda t: t.assign(seconds=np.inf), "seconds"), (lambda t: t.assign(seconds="long"), "seconds='long'"),
+    (lambda t: pd.concat([t, t[["label"]]], axis=1), "two columns label")])
 def test_check_labels_refuses(change, words):
-    with pytest.raises(ValueError, match=words): check_labels(change(table(a="12", b="31")))
+    with pytest.raises((TypeError, ValueError), match=words): check_labels(change(table(a="12", b="31")))
 
 
 def test_check_labels_returns_a_clean_copy():
@@ -164,8 +167,8 @@ def test_read_labels_refuses(tmp_path):
     with pytest.raises(FileNotFoundError): read_labels(tmp_path / "none.csv")
     (tmp_path / "l.xlsx").write_text("")
     with pytest.raises(ValueError, match="ends in"): read_labels(tmp_path / "l.xlsx")
-    for name, content in (("empty.csv", ""), ("semicolon.csv", "annotator;item;label\na;b;creative\n"),
-                          ("binary.csv", "\0\xff"), ("broken.json", "[{"), ("text.sqlite", "x" * 200)):
+    for name, content in (("empty.csv", ""), ("binary.csv", "\0\xff"), ("broken.json", "[{"),
+                          ("text.sqlite", "x" * 200)):
         (tmp_path / name).write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=name): read_labels(tmp_path / name)
     store = Store(tmp_path / "s.sqlite", POOL, repeats=0)
@@ -180,3 +183,87 @@ def test_a_spreadsheet_may_have_written_it(tmp_path):
     (tmp_path / "l.csv").write_bytes(text.encode())
     labels = read_labels(tmp_path / "l.csv")
     assert labels.annotator.tolist() == ["zoë", "na"] and labels["item"].tolist() == ["001", "1e5"]
+
+
+ROW = "annotator,item,label\nann,a1,creative\n"
+
+
+@pytest.mark.parametrize("name, text", [
+    ("L.CSV", ROW), ("mark.csv", "\ufeff" + ROW), ("empty.csv", ROW + ",,\nbob,a1,creative\n , ,\n"),
+    ("semicolon.csv", "annotator;item;label;seconds\nann;a1;creative;2,5\n"), ("tab.csv", ROW.replace(",", "\t")),
+    ("sep.csv", "sep=;\n" + ROW.replace(",", ";")), ("columns.csv", "annotator,item,label,,\nann,a1,creative,,\n"),
+    ("case.csv", "Annotator, Item ,LABEL\nann,a1,creative\n"), ("seen.csv", ROW.replace("creative", "Creative")),
+    ("studio.csv", "id,annotator,item,label,lead_time\n1,ann,a1,Creative,2.5\n")])
+def test_csv_as_other_programs_write_it(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    labels = read_labels(tmp_path / name)
+    assert labels.label.eq("creative").all() and labels["item"].eq("a1").all() and labels.annotator[0] == "ann"
+    assert len(labels) == (2 if name == "empty.csv" else 1)
+    if name in ("semicolon.csv", "studio.csv"): assert labels.seconds.tolist() == [2.5]
+
+
+def test_csv_in_utf_16(tmp_path):
+    (tmp_path / "l.csv").write_text(ROW.replace(",", "\t").replace("ann\t", "zoë\t"), encoding="utf-16")
+    assert read_labels(tmp_path / "l.csv").annotator.tolist() == ["zoë"]
+
+
+@pytest.mark.parametrize("text, said", [
+    (ROW.encode() + b"\0", "zero bytes"), (ROW.replace("ann,", "zoë,").encode("latin-1"), "UTF-8"),
+    (b'annotator,item,label\n"ann,a1,creative\n', "expected rows"), (b",,\n,,\n", "no column annotator")])
+def test_csv_that_is_none(tmp_path, text, said):
+    (tmp_path / "l.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=f"source=.*l.csv.*{said}"): read_labels(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "@ann", "-5", "+1", "'=x", "'@", "o'neill", "007"])
+def test_names_that_a_spreadsheet_would_compute(tmp_path, name):
+    labels = check_labels(table(a="1").assign(annotator=name))
+    write_labels(labels, tmp_path / "l.csv")
+    cell = (tmp_path / "l.csv").read_text().splitlines()[1].split(",")[0]
+    assert cell[0] not in "=+-@" and read_labels(tmp_path / "l.csv").annotator.tolist() == [name.casefold()]
+
+
+def choice(text: str, control: str = "label") -> dict:
+    return {"type": "choices", "from_name": control, "to_name": "image", "value": {"choices": [text]}}
+
+
+def test_a_second_question_is_none_of_ours(tmp_path):
+    answer = lambda *results: {"completed_by": 1, "result": list(results)}
+    sure = choice("sure", "confidence")
+    tasks = [{"data": {"item": item}, "annotations": [answer(*results)]} for item, results in
+             (("a", (choice("creative"), sure)), ("b", (sure, choice("Creative"))), ("c", (sure,)))]
+    labels = read_json(tmp_path, tasks)
+    assert labels["item"].tolist() == ["a", "b"] and labels.label.eq("creative").all()
+    with pytest.raises(ValueError, match="control 'label', got none"): read_json(tmp_path, tasks[2:])
+
+
+def test_an_export_of_an_old_label_studio(tmp_path):
+    done = {"result": [choice("creative")], "created_at": 1600000000, "lead_time": 2}
+    task = {"id": 1, "data": {"item": "a"}, "completions": [done, {"result": [], "skipped": True}]}
+    row = read_json(tmp_path, [task]).iloc[0]
+    assert (row["item"], row.label, row.time) == ("a", "creative", "2020-09-13T12:26:40.000+00:00")
+    task["completions"][0]["created_at"] = 1600000000000
+    assert read_json(tmp_path, [task]).time[0] == row.time
+
+
+@pytest.mark.parametrize("text, said", [
+    ("\ufeff[", "expected JSON"), ("[" * 100_000, "expected JSON"), ("1" * 6000, "expected"), ("null", "expected"),
+    ("[1, 2]", "expected"), ('[{"item": ["a"], "label": "creative"}]', "no text"),
+    ('[{"item": "a", "label": 3}]', "expected"), ('[{"item": "a", "label": {"choices": [3]}}]', "no text")])
+def test_json_that_is_no_export(tmp_path, text, said):
+    (tmp_path / "e.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"source=.*e.json.*{said}"): read_labels(tmp_path / "e.json")
+
+
+def test_json_with_a_mark_and_a_large_suffix(tmp_path):
+    content = json.dumps([{"item": 7, "label": "Creative", "annotator": 1}])
+    (tmp_path / "E.JSON").write_text("\ufeff" + content, encoding="utf-8")
+    assert read_labels(tmp_path / "E.JSON")["item"].tolist() == ["7"]
+
+
+@pytest.mark.parametrize("call", [
+    lambda: read_labels(None), lambda: read_labels("x.csv", 3), lambda: read_labels("x.csv", "main", "pool"),
+    lambda: write_labels(None, "x.csv"), lambda: write_labels(table(a="1"), None), lambda: label_studio_tasks(None),
+    lambda: label_studio_config("pool"), lambda: check_labels(table(a="1"), items="a")])
+def test_arguments_of_another_type(call):
+    with pytest.raises(TypeError, match="=.*: expected"): call()

@@ -1,5 +1,6 @@
 "Pools: blinded names and order, what the files say, and images from folders."
-import hashlib, io, json, sqlite3
+import hashlib, io, json, os, sqlite3
+from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -91,18 +92,21 @@ def test_manifest_rows_fit_the_pool():
     (dict(images=torch.zeros(11, 1, 6, 5)), "manifest"),
     (dict(references=torch.zeros(1, 3, 6, 5)), "references"), (dict(questionnaire="pilot"), "questionnaire"),
     (dict(seed=-1), "seed"),
-    (dict(images=torch.zeros(0, 1, 6, 5), manifest=pd.DataFrame({"method": []})), "items")])
+    (dict(images=torch.zeros(0, 1, 6, 5), manifest=pd.DataFrame({"method": []})), "images"),
+    (dict(name=None), "name=None"), (dict(name="a\nb"), "name="), (dict(manifest=["a"]), "manifest="),
+    (dict(manifest=pd.DataFrame([[0, 1]] * 12, columns=["a", "a"])), "manifest")])
 def test_blind_refuses(change, word):
     good = dict(images=torch.zeros(12, 1, 6, 5), manifest=KEY.drop(columns="item"),
                 references=torch.zeros(1, 1, 6, 5), name="x")
     blind(**good)
-    with pytest.raises(ValueError, match=word): blind(**good | change)
+    with pytest.raises((TypeError, ValueError), match=word): blind(**good | change)
 
 
-@pytest.mark.parametrize("items", [("a", "a"), ("a",), ("a", "b/c"), ("a", ""), ("a", 3), ("a", "x" * 61), ("a", "..")])
+@pytest.mark.parametrize("items", [("a", "a"), ("a",), ("a", "b/c"), ("a", ""), ("a", 3), ("a", "x" * 61), ("a", ".."),
+                                   None, "ab"])
 def test_a_pool_refuses_bad_items(items):
     images, none = (torch.zeros(n, 1, 3, 3, dtype=torch.uint8) for n in (2, 0))
-    with pytest.raises(ValueError, match="items"): Pool(images, items, none, "x")
+    with pytest.raises((TypeError, ValueError), match="items"): Pool(images, items, none, "x")
 
 
 def test_the_digest_sees_every_part():
@@ -150,3 +154,63 @@ def test_folder_pool(tmp_path):
 def test_colour_png():
     image = torch.arange(3 * 2 * 4, dtype=torch.uint8).view(3, 2, 4)
     assert (np.asarray(Image.open(io.BytesIO(png(image)))) == image.permute(1, 2, 0).numpy()).all()
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\0b", None, 3])
+def test_a_pool_refuses_names_that_are_no_line(name):
+    images = torch.zeros(1, 1, 3, 3, dtype=torch.uint8)
+    with pytest.raises((TypeError, ValueError), match="name="): Pool(images, ("a",), images[:0], name)
+
+
+def test_a_pool_owns_its_pixels(tmp_path):
+    images = torch.arange(54, dtype=torch.uint8).view(6, 1, 3, 3)
+    pool = Pool(images, list("abcdef"), images[:2], "x")
+    pool.save(tmp_path / "pool.safetensors")  # references that are part of the images
+    images.zero_()
+    loaded = Pool.load(tmp_path / "pool.safetensors")
+    assert loaded.digest == pool.digest and loaded.items == pool.items == tuple("abcdef")
+    assert torch.equal(loaded.references, loaded.images[:2]) and pool.images.max() == 53
+
+
+def folder_of(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(root / file, "PNG")
+    return root
+
+
+def test_folders_behind_links_count_and_hidden_ones_do_not(tmp_path):
+    root = folder_of(tmp_path / "lab", "a/0.png", "a/.checkpoints/1.png", ".hidden/2.png")
+    (root / "b").symlink_to(folder_of(tmp_path / "disk", "3.PNG"), target_is_directory=True)
+    (root / "a" / "frames.png").mkdir()
+    assert sorted(folder_pool(root)[1].file) == ["a/0.png", "b/3.PNG"]
+
+
+def test_files_that_are_left_out_are_told(tmp_path):
+    root = folder_of(tmp_path / "lab", "a/0.png")
+    (root / "a" / "1.xcf").write_text("a drawing")
+    with pytest.warns(UserWarning, match="1 files are left out, such as '1.xcf'"): folder_pool(root)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="file names are bytes on Linux only")
+def test_names_that_no_table_can_hold_are_refused(tmp_path):
+    root = folder_of(tmp_path / "lab", "a/0.png")
+    os.rename(root / "a" / "0.png", os.path.join(os.fsencode(root / "a"), b"caf\xe9.png"))
+    with pytest.raises(ValueError, match="caf.*UTF-8"): folder_pool(root)
+    for name in ("=SUM(A1)", "@home", "-1", "+1"):
+        root = folder_of(tmp_path / name[1:], f"{name}/0.png")
+        with pytest.raises(ValueError, match="first letter"): folder_pool(root)
+
+
+def test_folders_with_numbers_as_names(tmp_path):
+    pool, key = folder_pool(folder_of(tmp_path / "2024", "001/0.png", "2/0.png"), size=6)
+    assert pool.name == "2024" and set(key.method) == {"001", "2"} and set(key.dataset) == {"2024"}
+    assert pool.images.shape == (2, 1, 6, 6)
+
+
+@pytest.mark.parametrize("change", [
+    dict(image=torch.zeros(2, 3, 3, dtype=torch.uint8)), dict(image=torch.zeros(1, 3, 3)), dict(image=None),
+    dict(enlarge=-1), dict(enlarge=0), dict(enlarge=1.5)])
+def test_png_refuses(change):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(change))}="):
+        png(**dict(image=torch.zeros(1, 3, 3, dtype=torch.uint8)) | change)

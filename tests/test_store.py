@@ -1,12 +1,12 @@
 "The store: names, orders, answers under several processes and kills, against a plain model."
-import multiprocessing, os, pickle, random, signal, sqlite3, string, tempfile, threading, time
+import multiprocessing, os, pickle, random, shutil, signal, sqlite3, stat, string, tempfile, threading, time
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
-from creative_nb.labels import check_labels
+from creative_nb.labels import check_labels, read_labels
 from creative_nb.store import Store, _connected, _showings, clean_name
 from people import MAIN, NAMES, POOL, make_pool, table
 
@@ -21,9 +21,9 @@ def test_a_clean_name_stays_clean(name):
     assert clean == clean_name(clean) == clean_name(f"  {name}\t") and "  " not in clean
 
 
-@pytest.mark.parametrize("bad", ["", " \n ", "a\x00b", "a\nb", "a\x7fb", "a\ud800", "a​b", "x" * 61, None, 3])
+@pytest.mark.parametrize("bad", ["", " \n ", "a\x00b", "a\nb", "a\x7fb", "a\ud800", "a​b", "x" * 61, "\u200d", None, 3])
 def test_bad_names(bad):
-    with pytest.raises(ValueError, match="annotator"): clean_name(bad)
+    with pytest.raises((TypeError, ValueError), match="annotator"): clean_name(bad)
 
 
 @given(st.integers(1, 60), st.data())
@@ -156,11 +156,12 @@ def test_another_database_is_no_store(tmp_path):
 
 @pytest.mark.parametrize("change", [
     dict(item="x"), dict(item=["a"]), dict(label="nice"), dict(label=None), dict(repeat=2), dict(repeat="0"),
-    dict(seconds=-1), dict(seconds=float("inf")), dict(seconds="long"), dict(annotator="")])
+    dict(seconds=-1), dict(seconds=float("inf")), dict(seconds="long"), dict(annotator=""), dict(repeat=True),
+    dict(seconds=True), dict(replaces="nice"), dict(replaces=0)])
 def test_add_refuses(tmp_path, change):
     store = Store(tmp_path / "s.sqlite", POOL, repeats=2)
     good = dict(annotator="Ann", item=POOL.items[0], label="creative")
-    with pytest.raises(ValueError, match=next(iter(change))): store.add(**good | change)
+    with pytest.raises((TypeError, ValueError), match=next(iter(change))): store.add(**good | change)
     assert store.history().empty
 
 
@@ -263,3 +264,115 @@ def test_kills_while_creating_leave_no_half_store(tmp_path):
         store = Store(tmp_path / f"{n}.sqlite", POOL, 5)
         store.add("Ann", POOL.items[0], "creative")
         assert store.items == POOL.items and len(store.read()) == 1
+
+
+@pytest.mark.parametrize("name", ["علی\u200cرضا", "ශ\u0dca\u200dරී", "\U0001f469\u200d\U0001f52c"])
+def test_names_with_joiners_are_names(name):
+    assert "\u200c" in clean_name(name) or "\u200d" in clean_name(name)
+    assert clean_name(f"\u200d{name}\u200c ") == clean_name(name)  # what nobody sees makes nobody else
+
+
+def test_a_store_is_for_its_owner_only(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=0)
+    with _connected(store.path) as other:
+        other.execute("SELECT * FROM about")
+        store.add("Ann", POOL.items[0], "creative")
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.glob("s.sqlite*") if p.suffix != ".lock"}
+    assert len(modes) == 3 and set(modes.values()) == {0o600}
+
+
+def in_child(work) -> str:
+    "What `work` returns in a process that is not allowed everything."
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        if os.getuid() == 0: os.setgid(65534), os.setuid(65534)
+        try: said = str(work())
+        except Exception as e: said = f"{type(e).__name__}: {e}"
+        os.write(writer, said.encode()), os._exit(0)
+    os.close(writer), os.waitpid(pid, 0)
+    with os.fdopen(reader) as f: return f.read()
+
+
+@needs_fork
+def test_a_store_that_may_only_be_read_is_read():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chmod(folder, 0o755)
+        path = Path(folder) / "study" / "s.sqlite"
+        store = Store(path, POOL, repeats=0)
+        store.add("Ann", POOL.items[0], "creative")
+        copy = lambda: [shutil.copy(p, f"{folder}/{p.name}") for p in path.parent.iterdir()]
+        with _connected(path) as other:  # another process, so the log stays
+            other.execute("SELECT * FROM about")
+            store.add("Ann", POOL.items[1], "creative")
+            copied = [Path(p) for p in copy()]
+        for p in (*path.parent.iterdir(), *copied): p.chmod(0o444)
+        path.parent.chmod(0o555), os.chmod(folder, 0o555)
+        assert in_child(lambda: len(read_labels(path))) == "2"
+        again = Path(folder) / "s.sqlite"
+        assert in_child(lambda: len(Store(again).read())) == "2"  # log and index lie beside it
+        os.chmod(folder, 0o755), Path(f"{again}-shm").unlink(), os.chmod(folder, 0o555)
+        assert "s.sqlite-wal holds answers" in in_child(lambda: read_labels(again))
+        os.chmod(folder, 0o755), path.parent.chmod(0o755)
+
+
+@needs_fork
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    resource = pytest.importorskip("resource")
+
+    def make():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        return Store(tmp_path / "s.sqlite", POOL, repeats=0)
+
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        try: make()
+        except OSError as e: os.write(writer, str(e).encode())
+        finally: os._exit(0)
+    os.close(writer), os.waitpid(pid, 0)
+    with os.fdopen(reader) as f: assert f"path={tmp_path}" in f.read()
+    assert {p.name for p in tmp_path.iterdir()} <= {"s.sqlite.lock"}
+
+
+def test_settle_moves_the_answers_into_the_file(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=0)
+    with _connected(store.path) as other:
+        other.execute("SELECT * FROM about")
+        store.add("Ann", POOL.items[0], "creative")
+        assert other.execute("SELECT count(*) FROM answers").fetchone() == (1,)
+        store.settle()
+        shutil.copy(store.path, tmp_path / "copy.sqlite")
+    assert len(Store(tmp_path / "copy.sqlite").read()) == 1
+
+
+def test_a_damaged_store_is_refused(tmp_path):
+    pool, _ = make_pool(200)
+    store = Store(tmp_path / "s.sqlite", pool, repeats=0)
+    for item in pool.items: store.add("Ann", item, "creative")
+    whole, dice, refused = store.path.read_bytes(), random.Random(0), 0
+    for _ in range(40):  # 64 bytes in one page
+        page = dice.randrange(len(whole) // 4096) * 4096 + dice.randrange(4096 - 64)
+        store.path.write_bytes(whole[:page] + bytes(b ^ 255 for b in whole[page:page + 64]) + whole[page + 64:])
+        try: same = Store(store.path, pool).read().equals(Store(store.path).read()) and len(store.read()) == 200
+        except (ValueError, OSError): refused += 1
+        else: assert same
+    assert refused > 20
+    store.path.write_bytes(whole)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE answers SET label = 'inconclusive' WHERE item = ?", pool.items[:1])
+    with pytest.raises(ValueError, match="damaged"): Store(store.path)
+
+
+def test_a_database_without_what_a_store_says_of_itself(tmp_path):
+    path = Store(tmp_path / "s.sqlite", POOL, repeats=0).path
+    with sqlite3.connect(path) as db: db.execute("DELETE FROM about")
+    with pytest.raises(ValueError, match="path=.*damaged.*digest"): Store(path)
+
+
+@pytest.mark.parametrize("change", [
+    dict(path=None), dict(path=3), dict(pool="pool"), dict(repeats=-1), dict(repeats="2"), dict(seed=-1),
+    dict(seed=1.5)])
+def test_a_store_refuses(tmp_path, change):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(change))}="):
+        Store(**dict(path=tmp_path / "s.sqlite", pool=POOL) | change)
+    assert not list(tmp_path.iterdir())
