@@ -189,6 +189,8 @@ def load_model(
     tensors, about = load_tensors(path)
     try: cls = network_class(about.get("kind"))
     except ValueError as e: raise ValueError(f"{path} holds a {about.get('kind')!r}: {e}") from e
+    if bad := [k for k, v in tensors.items() if not v.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} holds NaN or infinity, expected finite weights")
     model = cls(**about["model"])
     model.load_state_dict(tensors)
     model.about = about
