@@ -26,4 +26,4 @@ for job in jobs:
             parameters=json.dumps(pipeline.parameters(job)),
         threads: workflow.cores
         resources: gpu=1
-        shell: "{sys.executable:q} -m creative_nb.pipeline execute {params.source:q} {output:q} --parameters {params.parameters:q}"
+        shell: "exec {sys.executable:q} -m creative_nb.pipeline execute {params.source:q} {output:q} --parameters {params.parameters:q}"

@@ -20,6 +20,7 @@ from .core import from_root, load_extensions, patch, pick_device, rng
 from .images import image_files, read_images
 
 # %% ../nbs/00b_data.ipynb #a9fa079a
+@checked
 @dataclass(frozen=True)
 class Split:
     "Images with their labels."
@@ -31,6 +32,7 @@ class Split:
     def to(self, device) -> "Split": return Split(self.images.to(device), self.labels.to(device))
 
 # %% ../nbs/00b_data.ipynb #2a440e54
+@checked
 @dataclass(frozen=True)
 class ImageData:
     "A data set split into train, validation and test, on one device."
@@ -75,7 +77,8 @@ def content_hash(self: ImageData) -> str:
 
 # %% ../nbs/00b_data.ipynb #d5a70011
 @patch
-def to(self: ImageData, device) -> ImageData:
+@checked
+def to(self: ImageData, device: str | torch.device) -> ImageData:
     "The same data on another device."
     return replace(self, **{k: split.to(device) for k, split in self.splits.items()})
 

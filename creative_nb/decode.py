@@ -276,6 +276,7 @@ def applied(self: CreativeDecoder, method: Decoding = LOW_ACTIVE, seed: Seed = 0
         warnings.warn(f"layer {self.layer!r} did not run, so no image was changed: {NOT_RUN}", stacklevel=3)
 
 # %% ../nbs/04_decode.ipynb #37b0ce76
+@checked
 def weights_hash(model: nn.Module) -> str:
     "SHA-256 of the names, shapes and values of a model's weights."
     h = hashlib.sha256()

@@ -88,7 +88,8 @@ def _pixels(image: Image.Image, form: str, size: tuple[int, int] | None) -> np.n
     return (pixels.clip(0, 1) if wide else pixels / 255).reshape(*pixels.shape[:2], -1)
 
 # %% ../nbs/00a_images.ipynb #38ade0d5
-def height_width(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+@checked
+def height_width(size: Size | Count | None) -> tuple[int, int] | None:
     "A size as (height, width); one number is the side of a square."
     return size if size is None else (size, size) if is_number(size) else tuple(size)
 

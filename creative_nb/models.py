@@ -220,6 +220,8 @@ def load_model(
 ) -> nn.Module:  # float32 weights, in evaluation mode; what was saved `about` it is its attribute `about`
     "Build the network of a `save_model` file. FileNotFoundError if there is none, ValueError if it is not one."
     tensors, about = load_tensors(path)
+    if bad := [k for k, v in tensors.items() if not v.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} holds NaN or infinity, expected finite weights")
     kind, config = about.get("kind"), about.get("model")
     try: model = network_class(kind)(**config)
     except (ValueError, TypeError) as e: raise ValueError(f"{path} holds {kind!r} made with {config!r}: {e}") from e

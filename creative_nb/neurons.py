@@ -160,6 +160,7 @@ def model_device(model: nn.Module) -> torch.device:
     "Where the model's weights are."
     return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
+@checked
 def for_model(latents: torch.Tensor, model: nn.Module) -> torch.Tensor:
     "A copy of `latents` where the model's weights are, in their precision: what a model may change in place."
     weights = (t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point())
@@ -262,6 +263,7 @@ def _percentiles(rows: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.percentile(rows.cpu().numpy(), range(101), axis=0).astype(np.float32)).to(rows.device)
 
 # %% ../nbs/03_neurons.ipynb #3dba2d80
+@checked
 def checked_labels(labels, latents: torch.Tensor) -> torch.Tensor | None:
     """Class labels as int64, (N,); lists and arrays are taken too.
     ValueError unless there is one integer >= 0 for each latent."""

@@ -112,7 +112,7 @@ class Views:
     @cached_property
     def encoded(self) -> torch.Tensor:
         "(N, ...): the encoder's means."
-        return self.per_batch(lambda x, _: self.novelty.returned("encode", x))
+        return self.per_batch(lambda x, _: self.novelty._returned("encode", x))
 
     @cached_property
     def latents(self) -> torch.Tensor:
@@ -124,13 +124,13 @@ class Views:
 @cached_property
 def logits(self: Views) -> torch.Tensor:
     "(N, classes): what the classifier says."
-    return self.per_batch(lambda x, _: self.novelty.returned("classifier", x))
+    return self.per_batch(lambda x, _: self.novelty._returned("classifier", x))
 
 # %% ../nbs/05_novelty.ipynb #27f82599
 @patch
 def per_reconstruction(self: Views, f: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
     "`f(images, reconstructions)` of each batch, joined."
-    return self.per_batch(lambda x, s: f(x, self.novelty.returned("decode", self.encoded[s])))
+    return self.per_batch(lambda x, s: f(x, self.novelty._returned("decode", self.encoded[s])))
 
 # %% ../nbs/05_novelty.ipynb #478353b7
 @patch
@@ -250,7 +250,7 @@ class Novelty:
 
 # %% ../nbs/05_novelty.ipynb #acf612aa
 @patch
-def returned(self: Novelty, what: str, x: torch.Tensor) -> torch.Tensor:
+def _returned(self: Novelty, what: str, x: torch.Tensor) -> torch.Tensor:
     "What `encode`, `decode` or `classifier` makes of a batch. TypeError or ValueError if it is not one row for each."
     try: y = getattr(self, what)(x)
     except (RuntimeError, NotImplementedError) as e:
@@ -276,7 +276,7 @@ def fit(
         raise ValueError("latents without encode: other images could not be encoded")
     neighbours = self._neighbours("images", images, ndim=4)
     if self.encode is not None:
-        if latents is None: latents = torch.cat([self.returned("encode", x).flatten(1) for x in self._batches(images)])
+        if latents is None: latents = torch.cat([self._returned("encode", x).flatten(1) for x in self._batches(images)])
         if len(latents) != len(images):
             raise ValueError(f"latents: expected one for each of the {len(images)} images, got {len(latents)}")
         self.latent_neighbours_ = self._neighbours("latents", latents)
@@ -367,7 +367,7 @@ def load(
 @torch.no_grad()
 def _load_latents(self: Novelty, tensors, images):
     "What needs the encoder, which must give the saved latents again."
-    few = torch.cat([self.returned("encode", x).flatten(1) for x in self._batches(images[:16])]).cpu()
+    few = torch.cat([self._returned("encode", x).flatten(1) for x in self._batches(images[:16])]).cpu()
     same = "latents" in tensors and few.shape[1:] == tensors["latents"].shape[1:]
     if not same or not torch.allclose(few, tensors["latents"][:16], rtol=1e-2, atol=1e-2 * few.std().item()):
         raise ValueError("encode: not the encoder that the file was fitted with; fit again")

@@ -7,7 +7,7 @@ __all__ = ['QUESTIONNAIRES', 'STORED_NAMES', 'DatasetName', 'Option', 'options_o
            'png', 'data_uri']
 
 # %% ../nbs/06a_pool.ipynb #72f0b537
-import base64, hashlib, io, json, os, re, warnings
+import base64, hashlib, io, json, re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np, pandas as pd, torch
-from .checks import checked, Count, is_number, Kind, Seed, shown, Size, Text
+from .checks import checked, Count, Kind, Seed, shown, Size, Text
 from .core import load_tensors, patch, rng, save_tensors
-from .data import IMAGE_SUFFIXES, read_images
+from .images import image_files, read_images
 
 # %% ../nbs/06a_pool.ipynb #8f52bdaa
 @checked
@@ -197,38 +197,20 @@ def blind(
     key.insert(0, "item", list(pool.items))
     return pool, key
 
-# %% ../nbs/06a_pool.ipynb #32941df7
-def _files(root: Path) -> list[Path]:
-    "Files under a folder, also behind links, but for hidden ones."
-    found = []
-    for folder, inside, names in os.walk(root, followlinks=True):
-        inside[:] = [d for d in inside if not d.startswith(".")]
-        found += [Path(folder, f) for f in names if not f.startswith(".")]
-    return sorted(found)
-
-def _pictures(root: Path) -> list[Path]: return [p for p in _files(root) if p.suffix.lower() in IMAGE_SUFFIXES]
-
 # %% ../nbs/06a_pool.ipynb #cf226976
 def _found(root: str | Path, references: str | Path | None) -> tuple[list[Path], list[Path]]:
     "Files of the methods' images, and of the reference images. FileNotFoundError or ValueError if there are none."
     root = Path(root).resolve()
-    if not root.is_dir(): raise FileNotFoundError(f"root={root}: no such folder")
     apart = Path(references).resolve() if references else root / "references"
-    if references and not apart.is_dir(): raise FileNotFoundError(f"references={references}: no such folder")
-    files = [p for p in _files(root) if p.parent != root and apart not in p.parents]
-    paths = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-    kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-    if not paths: raise ValueError(f"root={root}: expected a subfolder of images ({kinds}) for each method")
-    if rest := sorted(set(files) - set(paths)):
-        warnings.warn(f"{len(rest)} files are left out, such as {rest[0].name!r}: no images ({kinds})", stacklevel=3)
-    return paths, _pictures(apart) if apart.is_dir() else []
+    if references and not apart.is_dir(): raise FileNotFoundError(f"references={references}: expected a folder of images")
+    paths = [p for p in image_files(root) if p.parent != root and apart not in p.parents]
+    if not paths: raise ValueError(f"root={root}: expected a subfolder of images for each method")
+    return paths, image_files(apart) if apart.is_dir() else []
 
 # %% ../nbs/06a_pool.ipynb #1338b8b0
 def _check_names(names: Sequence[str]):
-    "ValueError for names of files that a table cannot hold."
+    "ValueError for a folder name that a spreadsheet takes for a formula."
     for name in names:
-        if any("\ud800" <= c <= "\udfff" for c in name):
-            raise ValueError(f"root: the file name {ascii(name)} is no UTF-8: rename it")
         if name.startswith(("=", "+", "-", "@")):
             raise ValueError(f"root: the folder name {name.split('/')[0]!r}: expected a first letter other than = + - @")
 
@@ -248,7 +230,7 @@ def folder_pool(
     root, n = Path(root).resolve(), len(paths)
     files = pd.Series([p.relative_to(root).as_posix() for p in paths], dtype=object)
     _check_names([name or root.name, *files])
-    name, images = name or root.name, read_images(paths + apart, (size, size) if is_number(size) else size)
+    name, images = name or root.name, read_images(paths + apart, size)
     method = files.str.split("/").str[0]
     manifest = pd.DataFrame({"dataset": name, "method": method, "creativity_filter": 0, "file": files})
     return blind(images[:n], manifest, images[n:], name, questionnaire, seed)

@@ -271,11 +271,11 @@ def train_to_file(
 
 # %% ../nbs/02_training.ipynb #5f0a0011
 @checked
-def full_config(cls: type, config: dict) -> dict:
+def full_config(kind: type, config: dict) -> dict:
     "The arguments of a class, defaults included, as JSON keeps them. TypeError for one that it does not have."
-    signature = inspect.signature(cls)
+    signature = inspect.signature(kind)
     try: bound = signature.bind(**config)
-    except TypeError as e: raise TypeError(f"config of {cls.__name__}: {e}") from e
+    except TypeError as e: raise TypeError(f"config of {kind.__name__}: {e}") from e
     bound.apply_defaults()
     real = {k for k, p in signature.parameters.items() if isinstance(p.default, float)}  # where 8 means 8.0
     return json.loads(json.dumps({k: float(v) if k in real else v for k, v in bound.arguments.items()}))

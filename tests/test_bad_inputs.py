@@ -11,6 +11,8 @@ import pkgutil
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
+from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -18,17 +20,19 @@ import pytest
 import torch
 
 import creative_nb
-from creative_nb.checks import in_words, problem
+from creative_nb.checks import problem
+from creative_nb.generators import Prior
 
 TABLE = Path(__file__).with_name("bad_inputs.csv")
-INTERNAL = {  # called thousands of times by the library itself, with what it has checked
-    "select", "core.batches", "core.progress", "core.patch", "core.rng"}
+# What the library itself calls, thousands of times or with what it has checked.
+INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "core.rng", "novelty.Views"}
+PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods of decoding
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
-SAMPLES = [1, 2, 0.5, 1.5, "max", "a", "#0173b2", "mnist", "truncated", "unit", "image", "higher", True, None, {}, [], ["a"],
-           (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"), ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2),
-           pd.DataFrame({"a": [1]}), pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity, torch.device("cpu"),
-           lambda *a: None, iter(()), sys, b"a"]
+SAMPLES = [1, 2, 0.5, 1.5, "max", "a", "#0173b2", "mnist", "truncated", "unit", "image", "higher", True,
+           None, {}, [], ["a"], (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"), ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2),
+           pd.DataFrame({"a": [1]}), pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity,
+           Prior(), SimpleNamespace(content_hash=""), torch.device("cpu"), lambda *a: None, iter(()), sys, b"a"]
 
 
 def public():
@@ -42,7 +46,8 @@ def public():
             if getattr(o, "__module__", None) != module.__name__: continue
             if inspect.isclass(o) and not issubclass(o, BaseException): found |= members(f"{info.name}.{name}", o)
             elif inspect.isfunction(o): found[f"{info.name}.{name}"] = o
-    return {k: f for k, f in found.items() if not any(k == i or k.startswith(i + ".") for i in INTERNAL)}
+    return {k: f for k, f in found.items() if not any(k == i or k.startswith(i + ".") for i in INTERNAL)
+            and not (k.count(".") == 2 and k.rsplit(".")[-1] in PROTOCOL)}
 
 
 def members(name, cls):
@@ -54,7 +59,6 @@ def members(name, cls):
 
 def arguments(f):
     "Arguments with a type that can be wrong, and the types."
-    from typing import get_type_hints
     function = f.__init__ if inspect.isclass(f) else f
     hints = get_type_hints(inspect.unwrap(function), include_extras=True)
     parameters = inspect.signature(function).parameters
@@ -68,7 +72,7 @@ def fitting(hint):
         try:
             if problem(sample, hint) is None: return sample
         except Exception: continue  # a kind that does not expect this sample
-    return object.__new__(hint)
+    return blank(hint)
 
 
 def call(f, argument, value):
@@ -77,11 +81,12 @@ def call(f, argument, value):
     given, hints = {argument: value}, arguments(f)
     for name, p in inspect.signature(function).parameters.items():
         if name in given or p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD): continue
-        if name in ("self", "cls"): given[name] = object.__new__(owner(f))
+        if name in ("self", "cls"): given[name] = blank(owner(f))
         else: given[name] = fitting(hints[name]) if name in hints else None
-    parameter = inspect.signature(function).parameters[argument]
-    if parameter.kind is parameter.VAR_POSITIONAL: return function(*[v for k, v in given.items() if k != argument], value)
-    if parameter.kind is parameter.VAR_KEYWORD: return function(**{k: v for k, v in given.items() if k != argument}, x=value)
+    kind = inspect.signature(function).parameters[argument].kind
+    others = {k: v for k, v in given.items() if k != argument}
+    if kind is inspect.Parameter.VAR_POSITIONAL: return function(*others.values(), value)
+    if kind is inspect.Parameter.VAR_KEYWORD: return function(**others, x=value)
     return function(**given)
 
 
@@ -89,6 +94,11 @@ def owner(f):
     if inspect.isclass(f): return f
     first = next(iter(inspect.unwrap(f).__annotations__.values()), None)
     return first if inspect.isclass(first) else object
+
+
+def blank(cls):
+    "An object of a class that nothing was done to."
+    return object.__new__(type("Blank", (cls,), {name: None for name in getattr(cls, "__abstractmethods__", ())}))
 
 
 def refusal(f, argument, value):

@@ -1,8 +1,10 @@
 "Digests of code, extensions, and files of tensors."
 import importlib.util
+import inspect
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,7 +99,7 @@ def test_names_are_followed_through_the_project_but_not_into_what_only_shows(tmp
     model, original = module_of(tmp_path, SOURCE).Model, source_of
     before = code_of(model)
     for name, same in (("rng", False), ("progress", True)):
-        other = getattr(core, name)
+        other = inspect.unwrap(getattr(core, name))
         monkeypatch.setattr(core, "source_of", lambda o, other=other: original(o) + "x = 1\n" * (o is other))
         assert (code_of(model) == before) is same
     monkeypatch.setattr(core, "source_of", original)
@@ -107,7 +109,7 @@ def test_names_are_followed_through_the_project_but_not_into_what_only_shows(tmp
 def test_modules_are_followed_by_attribute(tmp_path, monkeypatch):
     use = module_of(tmp_path, "from creative_nb import core\ndef f(n): return core.standard_normal(n, (2,), 0)").f
     before, original = code_of(use), source_of
-    monkeypatch.setattr(core, "source_of", lambda o: original(o) + "x = 1\n" * (o is core.rng))
+    monkeypatch.setattr(core, "source_of", lambda o: original(o) + "x = 1\n" * (o is inspect.unwrap(core.rng)))
     assert code_of(use) != before  # `standard_normal` uses `rng`
 
 
@@ -213,3 +215,187 @@ def test_configuration_without_tensors(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"): load_config(tmp_path / "none")
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ValueError, match="damaged"): load_config(path)
+
+
+# Files of tensors that are not what was written
+
+def saved(folder, name="t.safetensors"):
+    path = folder / name
+    save_tensors(path, {"a": torch.arange(300.), "b": torch.ones(2, dtype=torch.bfloat16)}, {"hidden": [3, 2]})
+    return path
+
+
+@pytest.mark.parametrize("at", [-1, -700, 150])
+def test_a_changed_bit_is_noticed(tmp_path, at):
+    "In the data and in the configuration."
+    path = saved(tmp_path)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"[3, 2]") + 1 if at == 150 else at
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"): load_tensors(path)
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    from safetensors.torch import save_file
+    save_file({"a": torch.ones(2)}, tmp_path / "t.safetensors", metadata={"config": '{"x": 1}'})
+    save_file({"a": torch.ones(2)}, tmp_path / "u.safetensors")
+    assert load_tensors(tmp_path / "t.safetensors")[1] == {"x": 1} and load_tensors(tmp_path / "u.safetensors")[1] == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64,
+                                   torch.complex64])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+def test_every_kind_of_tensor_comes_back(tmp_path, dtype, shape):
+    tensor = torch.ones(shape, dtype=dtype)
+    save_tensors(tmp_path / "t.safetensors", {"a": tensor, "b": torch.ones(3, 4, dtype=dtype).T})
+    back = load_tensors(tmp_path / "t.safetensors")[0]
+    assert torch.equal(back["a"], tensor) and back["a"].dtype == dtype and back["b"].shape == (4, 3)
+
+
+def test_tensors_may_share_memory(tmp_path):
+    whole = torch.arange(6.).view(3, 2)
+    save_tensors(tmp_path / "t.safetensors", {"all": whole, "first": whole[:1], "again": whole, "last": whole[2:]})
+    back = load_tensors(tmp_path / "t.safetensors")[0]
+    assert all(torch.equal(back[k], v) for k, v in (("again", whole), ("first", whole[:1]), ("last", whole[2:])))
+
+
+@pytest.mark.parametrize("content, found", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4000000\n", "Git LFS.*git lfs pull"),
+    (b"PK\x03\x04and more", "torch.save"), (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save"),
+    (b"\x80\x04\x95\x10", "pickle"), (b"\x89HDF\r\n\x1a\n", "HDF5"), (b"\n<!DOCTYPE html>", "web page"),
+    (b"", "damaged"), (b"\x01", "damaged"), (b"# Read me", "damaged")])
+def test_other_files_are_told_and_never_to_be_deleted(tmp_path, content, found):
+    path = tmp_path / "vae.safetensors"
+    path.write_bytes(content)
+    for load in (load_tensors, load_config):
+        with pytest.raises(ValueError, match=found) as e: load(path)
+        assert "delete" not in str(e.value) and str(path) in str(e.value)
+
+
+def test_only_what_is_made_again_may_be_deleted(tmp_path):
+    path = tmp_path / "artifacts" / "vae.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"half")
+    with pytest.raises(ValueError, match="delete it and make it again"): load_tensors(path)
+
+
+def test_a_config_that_json_cannot_hold(tmp_path):
+    for config in ({"a": torch.ones(2)}, {"a": {1, 2}}, {"a": 1, 2: 3}):
+        with pytest.raises(ValueError, match="config=.*JSON"): save_tensors(tmp_path / "t", {}, config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_artifact_is_made_again(tmp_path, capsys):
+    made, path = [], tmp_path / "a" / "x.safetensors"
+    def make(path):
+        made.append(1)
+        save_tensors(path, {"a": torch.zeros(9)})
+    for damage in (None, lambda b: b[:20], lambda b: b[:-1] + b"\1", lambda b: b""):
+        if damage: path.write_bytes(damage(path.read_bytes()))
+        core.artifact(path, make)
+        assert load_tensors(path)[0]["a"].sum() == 0
+    assert len(made) == 4 and capsys.readouterr().err.count("is damaged and is made again") == 3
+    assert [p.name for p in path.parent.iterdir()] == ["x.safetensors"]
+
+
+def test_an_artifact_of_another_kind_is_left_as_it_is(tmp_path):
+    (tmp_path / "labels.sqlite").write_bytes(b"whatever")
+    core.artifact(tmp_path / "labels.sqlite", lambda path: path.write_bytes(b""))
+    assert (tmp_path / "labels.sqlite").read_bytes() == b"whatever"
+
+
+WAIT = """
+import sys, time
+from pathlib import Path
+from creative_nb.core import artifact, write_text
+def make(path):
+    Path("started").touch()
+    time.sleep(float(sys.argv[1]))
+    write_text(path, sys.argv[2])
+print(artifact("result.txt", make).read_text())
+"""
+
+
+def test_a_second_process_says_that_it_waits(tmp_path):
+    start = lambda *a: subprocess.Popen([sys.executable, "-c", WAIT, *a], cwd=tmp_path, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = start("8", "one")
+    while not (tmp_path / "started").exists(): assert first.poll() is None
+    second = start("0", "two")
+    out, said = second.communicate(timeout=120)
+    assert out == "one\n" == first.communicate()[0]
+    assert "waiting for another process" in said and "result.txt" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["result.txt", "started"]
+
+
+def test_an_existing_artifact_needs_no_lock(tmp_path, monkeypatch):
+    "As in a folder that one may read but not write."
+    (tmp_path / "x.txt").write_text("there")
+    monkeypatch.setattr(core, "FileLock", None)
+    assert core.artifact(tmp_path / "x.txt", None.__class__).read_text() == "there"
+
+
+# A disk that is full, or cannot be written
+
+@pytest.mark.parametrize("error, names", [
+    (OSError(28, "No space left on device"), True), (PermissionError(13, "Permission denied", "TEMPORARY"), True),
+    (FileNotFoundError(2, "No such file", "/else/where"), False), (OSError("disk full"), False)])
+def test_an_error_of_the_disk_names_the_file(tmp_path, error, names):
+    with pytest.raises(OSError) as e:
+        with core.atomic_path(tmp_path / "t.csv") as temporary:
+            if error.filename == "TEMPORARY": error.filename = str(temporary)
+            raise error
+    assert (e.value.filename == str(tmp_path / "t.csv")) is names and list(tmp_path.iterdir()) == []
+    assert type(e.value) is type(error)
+
+
+FULL = """
+import resource, signal, sys, torch
+from creative_nb.core import save_tensors, write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    if sys.argv[1] == "tensors": save_tensors("t.safetensors", {"a": torch.ones(9000)})
+    else: write_text("t.txt", 9000 * "x")
+except OSError as e: print(e)
+"""
+
+
+@pytest.mark.parametrize("what", ["tensors", "text"])
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, what):
+    done = subprocess.run([sys.executable, "-c", FULL, what], cwd=tmp_path, capture_output=True, text=True)
+    assert "t.safetensors" in done.stdout or "t.txt" in done.stdout, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Inside another project
+
+@pytest.mark.parametrize("text", ["[DEFAULT]\nlib_name = theirs\n", "[DEFAULT]\nname = x\n", "[tool]\nx = 1\n",
+                                  "no section = 1\n", "lib_name"])
+def test_a_project_of_ones_own_is_no_checkout(tmp_path, monkeypatch, text):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "settings.ini").write_text(text)
+    monkeypatch.chdir(tmp_path / "nbs")
+    assert core.repo_root() == Path(core.__file__).resolve().parents[1]
+
+
+def test_a_checkout_inside_another_project_is_found(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = theirs\n")
+    (tmp_path / "copy" / "nbs").mkdir(parents=True)
+    (tmp_path / "copy" / "settings.ini").write_text("[DEFAULT]\nlib_name = creative_nb\ntitle = %(lib_name)s\n")
+    monkeypatch.chdir(tmp_path / "copy" / "nbs")
+    assert core.repo_root() == tmp_path / "copy"
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: core.rng(-1), "seed=-1: expected a whole number"), (lambda: core.rng(0, 1), "purpose=.*expected"),
+    (lambda: core.standard_normal(3, 3, 0), "width=3: expected"),
+    (lambda: core.standard_normal(2.5, (3,), 0), "n=2.5: expected"),
+    (lambda: core.pick_device("gpu"), "device='gpu': expected"), (lambda: core.pick_device(None), "device=None"),
+    (lambda: save_tensors("t", {"a": [1]}), "tensors=.*expected"), (lambda: save_tensors("", {}), "path=''"),
+    (lambda: load_tensors("."), "path='.'"), (lambda: list(core.batches(3, 0)), "size=0"),
+    (lambda: core.artifact("x", "y"), "make='y': expected a function"), (lambda: core.bare_code("1 +"), "source='1"),
+    (lambda: core.from_root("~nobody_of_this_name/x"), "path=~nobody")])
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises((ValueError, TypeError), match=message): call()
