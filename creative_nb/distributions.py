@@ -19,6 +19,8 @@ def _check_logits(logits: torch.Tensor):
     if logits.shape[1] < 2:
         raise ValueError(f"logits={shown(logits)}: expected (N, classes) of 2 classes or more; "
                          "one logit x of a binary classifier stands for the two logits 0 and x")
+    if logits.min() >= 0 and (logits.double().sum(1) - 1).abs().max() < 1e-3:
+        raise ValueError(f"logits={shown(logits)}: every row is one of probabilities, expected their logarithms")
 
 # %% ../nbs/04e_distributions.ipynb #111c3723
 @checked
@@ -32,6 +34,11 @@ def classifier_entropy(
 
 # %% ../nbs/04e_distributions.ipynb #b8ff6588
 Gaussian = namedtuple("Gaussian", "mean covariance")  # (F,) and (F, F), float64
+
+# %% ../nbs/04e_distributions.ipynb #0a564c6f
+def _squared(part: torch.Tensor) -> torch.Tensor:
+    "partᵀ part; on the CPU by NumPy, which works out half of a symmetric product and mirrors it."
+    return torch.from_numpy(part.numpy().T @ part.numpy()) if part.device.type == "cpu" else part.T @ part
 
 # %% ../nbs/04e_distributions.ipynb #b8cd839c
 @torch.no_grad()
@@ -54,7 +61,7 @@ def fit_gaussian(
     for s in batches(n, 1000):
         part = features[s].to(torch.float64, copy=True).sub_(origin)
         total += part.sum(0)
-        products.addmm_(part.T, part)
+        products += _squared(part)
     return Gaussian(origin + total / n, (products - total.outer(total) / n) / (n - 1))
 
 # %% ../nbs/04e_distributions.ipynb #81bc78c1

@@ -10,6 +10,7 @@ __all__ = ['Points', 'Range', 'Prior', 'truncated', 'Interpolation', 'Encoded', 
 import functools, inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CellType, CodeType, MethodType
 from typing import Annotated
 
 import torch
@@ -120,19 +121,40 @@ class Embeddings:
         "(n, D)"
         return self.table[Classes(len(self.table)).draw(decoder, n, seed).to(self.table.device)]
 
+# %% ../nbs/02a_generators.ipynb #65d3c54e
+def _parts(o, module: str | None) -> list:
+    "What an object is made of, as far as networks may be in it: code of other modules than `module` is not followed."
+    if isinstance(o, Generator): return [o.module if o.module is not None else o.model]
+    if isinstance(o, functools.partial): return [o.func, *o.args, *o.keywords.values()]
+    if isinstance(o, MethodType): return [o.__self__]
+    if isinstance(o, (list, tuple)): return list(o)
+    if isinstance(o, dict): return list(o.values())
+    if inspect.isfunction(o): return _referred(o) if o.__module__ == module else []
+    return list(vars(o).values()) if callable(o) and hasattr(o, "__dict__") and not isinstance(o, type) else []
+
+def _referred(f: Callable) -> list:
+    "The values that a function refers to: of its closure, its defaults and, by the names in its code, its module."
+    codes, names = [f.__code__], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [c for c in code.co_consts if isinstance(c, CodeType)]  # a comprehension, a function inside
+    cells = [c.cell_contents for c in f.__closure__ or () if c != CellType()]
+    return [*cells, *(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values(),
+            *(f.__globals__[name] for name in sorted(names) if name in f.__globals__)]
+
 # %% ../nbs/02a_generators.ipynb #0d7b7004
 def networks_behind(f) -> list[nn.Module]:
     "The modules that a callable is, belongs to, wraps or refers to; none for a function that uses none."
-    if isinstance(f, nn.Module): return [f]
-    if isinstance(f, Generator): return [f.module] if f.module is not None else []
-    if isinstance(f, functools.partial):
-        return _distinct(m for part in (f.func, *f.args, *f.keywords.values()) for m in networks_behind(part))
-    if isinstance(owner := getattr(f, "__self__", None), nn.Module): return [owner]
-    if not inspect.isfunction(f): return []
-    names = inspect.getclosurevars(f)
-    return _distinct(v for v in (*names.nonlocals.values(), *names.globals.values()) if isinstance(v, nn.Module))
-
-def _distinct(modules) -> list[nn.Module]: return list({id(m): m for m in modules}.values())
+    found, seen = [], set()
+    def look(o, depth: int):
+        if id(o) in seen or depth > 6: return
+        seen.add(id(o))
+        if isinstance(o, nn.Module): found.append(o)
+        else:
+            for part in _parts(o, getattr(f, "__module__", None)): look(part, depth + 1)
+    look(f, 0)
+    return found
 
 # %% ../nbs/02a_generators.ipynb #b27b5765
 Range = Annotated[tuple[Number, Number], Kind(lambda x: x[0] < x[1], "(low, high), low below high")]

@@ -6,8 +6,9 @@
 __all__ = ['Counts', 'as_rows', 'smallest', 'NearestNeighbours']
 
 # %% ../nbs/04d_neighbours.ipynb #54524cf7
-import math
+import math, time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated
 
 import numpy as np, torch
@@ -78,6 +79,7 @@ class NearestNeighbours:
         self._norms = torch.cat([self.reference[s].double().square().sum(1)
                                  for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))])
         self._within = within.to(self.reference) if within is not None else self.reference.new_empty(len(self), 0)
+        self._faiss, self._faiss_is_faster = None, False
         if len(self._within) != len(self):
             raise ValueError(f"within has {len(self._within)} rows: the reference has {len(self)} distinct ones")
 
@@ -133,20 +135,45 @@ def _checked(self: NearestNeighbours, x, k):
         raise ValueError(f"k={k}: expected 1 to {len(self)}, the number of distinct reference points")
     return as_rows("x", x, self.reference.shape[1])
 
+# %% ../nbs/04d_neighbours.ipynb #ec8c7058
+@patch
+def _engine(self: NearestNeighbours, x, m):
+    "What nominates neighbours, and for how many rows at a time."
+    ours = self._nominate, max(1, self._buffer // self.block)
+    if len(x) < 2000 or self.reference.device.type != "cpu" or find_spec("faiss") is None: return ours
+    if self._faiss is None:
+        import faiss
+        self._faiss = faiss.IndexFlatL2(self.reference.shape[1])
+        self._faiss.add(self.reference.numpy())
+        few = x[:64].to(self.reference) / self.unit
+        self._faiss_is_faster = _seconds(self._nominate_by_faiss, few, m) < _seconds(self._nominate, few, m)
+    return (self._nominate_by_faiss, 1024) if self._faiss_is_faster else ours
+
+def _seconds(f, *args) -> float:
+    start = time.perf_counter()
+    f(*args)
+    return time.perf_counter() - start
+
+# %% ../nbs/04d_neighbours.ipynb #0f55e774
+@patch
+def _nominate_by_faiss(self: NearestNeighbours, x, m):
+    "As `_nominate`."
+    if x.dtype != torch.float32: return self._nominate(x, m)
+    return tuple(map(torch.from_numpy, self._faiss.search(x.numpy(), m)))
+
 # %% ../nbs/04d_neighbours.ipynb #9d0e8cb5
 @patch
 @torch.no_grad()
 def _query(self: NearestNeighbours, x, k):
-    parts, step = [], max(1, self._buffer // self.block)
+    m = min(k + 8, len(self))
+    (nominate, step), parts = self._engine(x, m), []
     for s in progress(batches(len(x), step), total=-(-len(x) // step), desc="neighbours"):
         rows = x[s].to(self.reference) / self.unit
         if rows.abs().max() > 1e15: rows = rows.double()
-        distances, found, sure = self._refine(rows, *self._nominate(rows, min(k + 8, len(self))), k)
+        distances, found, sure = self._refine(rows, *nominate(rows, m), k)
         if not sure.all():
             again = rows[~sure]
-            distances[~sure], found[~sure], _ = self._refine(
-                again, *self._nominate(again.double(), min(k + 8, len(self))), k
-            )
+            distances[~sure], found[~sure], _ = self._refine(again, *self._nominate(again.double(), m), k)
         parts.append(((distances.sqrt() * self.unit).float(), found))
     return tuple(torch.cat(p) for p in zip(*parts))
 
@@ -166,13 +193,15 @@ def _nominate(self: NearestNeighbours, x, m):
 @patch
 def _refine(self: NearestNeighbours, x, rough, candidates, k):
     "The `k` nearest candidates by direct differences: squared distances, which, and of which rows one can be sure."
+    candidates, order = candidates.sort(1)  # so that equal distances are in the order of the reference
+    rough = rough.double().gather(1, order)
     step = max(1, self._buffer // (candidates.shape[1] * x.shape[1]))
     difference = lambda s: x[s, None] - self.reference[candidates[s]]
     exact = torch.cat([difference(s).square_().sum(2, dtype=torch.float64) for s in batches(len(x), step)])
     outside = rough.amax(1) - 4 * (rough - exact).abs().amax(1)
-    nearest = exact.topk(k, largest=False)
-    sure = (outside >= nearest.values[:, -1] * (1 - 1e-5)) | (candidates.shape[1] == len(self))
-    return nearest.values, candidates.gather(1, nearest.indices), sure
+    values, places = (part[:, :k] for part in exact.sort(dim=1, stable=True))
+    sure = (outside >= values[:, -1] * (1 - 1e-5)) | (candidates.shape[1] == len(self))
+    return values, candidates.gather(1, places), sure
 
 # %% ../nbs/04d_neighbours.ipynb #2c7e01f2
 @patch

@@ -285,6 +285,9 @@ def fit(
     self.image_shape_, self.images_hash_ = images.shape[1:], _content(images)
     self.input_neighbours_ = neighbours
     self.range_ = images.min().item(), images.max().item()
+    if self.range_[0] < 0 or self.range_[1] > 1:
+        warnings.warn(f"images: values from {self.range_[0]:.3g} to {self.range_[1]:.3g}, so distances are in these units; "
+                      "those of the papers are of images in [0, 1]", stacklevel=4)
     return self
 
 # %% ../nbs/05_novelty.ipynb #23696cb1

@@ -226,3 +226,30 @@ def test_images_of_another_range_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         novelty.score(torch.rand(5, 1, 8, 8))
+
+
+class Holder:
+    def __init__(self, net): self.net = net
+    def __call__(self, x): return self.net(x)
+    def encode(self, x): return self.net(x)
+
+
+def through_a_helper(net):
+    def inner(x): return net(x)
+    def outer(x): return inner(x) * 2
+    return outer
+
+
+NET = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("f", [
+    NET, NET.forward, lambda x: NET(x), lambda x: torch.stack([NET(row) for row in x]), through_a_helper(NET),
+    functools.partial(lambda net, x: net(x), NET), functools.partial(NET), Holder(NET), Holder(NET).encode, Holder([NET]),
+    Holder({"a": lambda x: NET(x)}), lambda x, net=NET: net(x), Generator(lambda z: NET(z))], ids=range(13))
+def test_the_network_behind_a_function_is_found(f):
+    assert networks_behind(f) == [NET]
+
+
+def test_functions_of_libraries_have_no_networks_behind_them():
+    assert networks_behind(lambda x: torch.nn.functional.interpolate(x, 2)) == networks_behind(torch.sigmoid) == []

@@ -3,6 +3,7 @@
 import math
 import warnings
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -700,3 +701,26 @@ def test_filter_takes_tables():
 def test_filter_refuses_what_does_not_go_together(scores, message):
     fitted = CreativityFilter().fit({"input_1nn": [1.0, 2, 3]}, [0.1], [2.0])
     with pytest.raises(ValueError, match=message): fitted.passes(scores)
+
+
+@pytest.mark.skipif(find_spec("faiss") is None, reason="faiss is not installed")
+@pytest.mark.parametrize("width", [3, 50])
+def test_faiss_finds_the_same_neighbours(monkeypatch, width):
+    a, q = standard_normal(3000, (width,), 0), standard_normal(2100, (width,), 1)
+    a[100:200], q[:50] = a[200:300], a[250:300]  # copies, and samples that are reference points
+    monkeypatch.setattr(engine, "_seconds", lambda f, *args: f.__name__ == "_nominate_by_faiss")  # ours is faster
+    ours = NearestNeighbours(a).query(q, 5)
+    monkeypatch.setattr(engine, "_seconds", lambda f, *args: f.__name__ == "_nominate")
+    theirs = (searched := NearestNeighbours(a)).query(q, 5)
+    assert searched._faiss_is_faster and all(map(torch.equal, ours, theirs))
+
+
+def test_probabilities_are_no_logits():
+    with pytest.raises(ValueError, match="probabilities, expected their logarithms"):
+        classifier_entropy(standard_normal(9, (4,), 0).softmax(1))
+    classifier_entropy(standard_normal(9, (4,), 0).log_softmax(1))
+
+
+def test_images_in_other_units_are_told():
+    with pytest.warns(UserWarning, match="images: values from .* to 25.*so distances are in these units"):
+        Novelty().fit(torch.rand(50, *SHAPE) * 255)
