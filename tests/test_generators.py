@@ -245,7 +245,8 @@ NET = nn.Linear(2, 2)
 
 @pytest.mark.parametrize("f", [
     NET, NET.forward, lambda x: NET(x), lambda x: torch.stack([NET(row) for row in x]), through_a_helper(NET),
-    functools.partial(lambda net, x: net(x), NET), functools.partial(NET), Holder(NET), Holder(NET).encode, Holder([NET]),
+    functools.partial(lambda net, x: net(x), NET), functools.partial(NET),
+    Holder(NET), Holder(NET).encode, Holder([NET]),
     Holder({"a": lambda x: NET(x)}), lambda x, net=NET: net(x), Generator(lambda z: NET(z))], ids=range(13))
 def test_the_network_behind_a_function_is_found(f):
     assert networks_behind(f) == [NET]
