@@ -211,7 +211,7 @@ def test_equal_rows():
     assert ours["p_chi2"] == ours["p_g"] == 1 and ours["v"] == ours["v_low"] == 0
 
 
-@pytest.mark.parametrize("a, said", [([1, 2, 3], "b has 2 counts"), ([0.5, 2], "a=.*whole numbers"), ([-1, 2], "a="),
+@pytest.mark.parametrize("a, said", [([1, 2, 3], "b has 2 values"), ([0.5, 2], "a=.*whole numbers"), ([-1, 2], "a="),
     ([0, 0], "a="), ([math.nan, 1], "a=")])
 def test_counts_that_are_none(a, said):
     with pytest.raises(ValueError, match=said): compare_counts(a, [3, 4])
