@@ -274,7 +274,7 @@ def test_what_counts_as_not_creative(judged):
 @pytest.mark.parametrize("options, said", [
     (dict(folds=100), "folds=100: expected at least as many images of either class"),
     (dict(folds=1), "folds=1"), (dict(repeats=0), "repeats=0"),
-    (dict(positive="beauty"), "got 0 of one; 'beauty'"), (dict(against=[]), "got 0 of one"),
+    (dict(positive="beauty"), "got 0 of one; 'beauty'"), (dict(against=[]), "against="),
     (dict(metrics=["a", "ice_fmnist"]), "ice_fmnist is NaN"), (dict(metrics=["x"]), "no column x"),
     (dict(groups="person"), "no column person"), (dict(metrics=[]), "at least one")])
 def test_cross_validation_says_what_is_wrong(judged, options, said):
@@ -322,3 +322,73 @@ def test_plots_show_the_numbers(ax, result, scores):
 def test_result_can_be_narrowed(result):
     few = CrossValidation(result.folds[result.folds.model == "a"], result.probabilities)
     assert set(few.summary.model) == {"a"}
+
+
+def test_classes_go_to_images_by_name(scores):
+    frame, creative = scores
+    frame = frame.set_axis([f"i{n}" for n in range(220)])
+    named, groups = pd.Series(creative, frame.index), pd.Series(range(220), frame.index)
+    plain = CreativityClassifier().fit(frame, creative, np.arange(220)).coefficients_
+    mixed = CreativityClassifier().fit(frame, named.sort_values(), groups.sample(frac=1, random_state=0))
+    pd.testing.assert_series_equal(mixed.coefficients_, plain)
+    pd.testing.assert_frame_equal(coefficient_path(frame, named.sort_values(), points=3),
+                                  coefficient_path(frame, creative, points=3))
+    with pytest.raises(ValueError, match="creative: expected a Series with the index"):
+        CreativityClassifier().fit(frame, named.reset_index(drop=True))
+    with pytest.raises(ValueError, match="groups: expected a Series"):
+        CreativityClassifier().fit(frame, named, groups.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda f, y: CreativityClassifier("a"), "metrics='a'"),
+    (lambda f, y: CreativityClassifier(["a", "a"]), "metrics="),
+    (lambda f, y: CreativityClassifier(seed=-1), "seed=-1"), (lambda f, y: CreativityClassifier(seed=2**32), "seed="),
+    (lambda f, y: CreativityClassifier(seed="a"), "seed='a'"),
+    (lambda f, y: CreativityClassifier().fit(None, y), "scores="),
+    (lambda f, y: CreativityClassifier().fit(torch.zeros(220), y), "scores="),
+    (lambda f, y: CreativityClassifier().fit({"a": torch.zeros(220, 2)}, y), "scores of shapes"),
+    (lambda f, y: CreativityClassifier().fit({"a": np.zeros(220), "b": np.zeros(3)}, y), "scores of shapes"),
+    (lambda f, y: CreativityClassifier().fit(f.assign(a="x"), y), "a is NaN"),
+    (lambda f, y: CreativityClassifier().fit({}, y), "metrics="),
+    (lambda f, y: CreativityClassifier().fit(f, None), "creative="),
+    (lambda f, y: CreativityClassifier().fit(f, y).rank(f, 1.5), "top=1.5"),
+    (lambda f, y: CreativityClassifier().fit(f, y).save("x.json", why=object()), "about="),
+    (lambda f, y: coefficient_path(f, y, decades=-1), "decades=-1"),
+    (lambda f, y: coefficient_path(f, y, decades=0), "decades=0"),
+    (lambda f, y: coefficient_path(f, y, decades=math.nan), "decades=nan"),
+    (lambda f, y: coefficient_path(f, y, points=0), "points=0"),
+    (lambda f, y: coefficient_path(f, np.zeros(220, bool)), "0 of 220"), (lambda f, y: plot_path(None), "path=None"),
+    (lambda f, y: plot_path(f, chosen=-1), "chosen=-1")])
+def test_calls_that_are_refused(scores, call, said):
+    with pytest.raises((TypeError, ValueError), match=said): call(*scores)
+
+
+@pytest.mark.parametrize("change, said", [
+    (dict(metrics=None), "metrics"), (dict(mean_=[1.0]), "mean_"), (dict(scale_=[1.0, 0.0]), "scale_"),
+    (dict(coefficients_=["1", "2"]), "coefficients_"), (dict(intercept_=math.nan), "intercept_"),
+    (dict(seed="a"), "seed"), (dict(strength_=-1.0), "strength_")])
+def test_damaged_files_are_refused(scores, tmp_path, change, said):
+    path = tmp_path / "model.json"
+    CreativityClassifier(["b", "a"]).fit(*scores).save(path)
+    saved = json.loads(path.read_text())
+    path.write_text("\ufeff" + json.dumps(saved), encoding="utf-8")
+    CreativityClassifier.load(path)
+    path.write_text(json.dumps(saved | change))
+    with pytest.raises(ValueError, match=f"path=.*model.json is damaged: {said}"): CreativityClassifier.load(path)
+    path.write_text(json.dumps({k: v for k, v in saved.items() if k != said}))
+    with pytest.raises(ValueError, match=f"model.json is damaged: no {said}"): CreativityClassifier.load(path)
+    with pytest.raises(FileNotFoundError, match="path="): CreativityClassifier.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(folds=2.5), dict(repeats=1.5), dict(seed=-1), dict(positive=""), dict(groups=""),
+    dict(against="inconclusive"), dict(metrics="a"), dict(judged=None)])
+def test_settings_of_a_cross_validation_that_are_refused(judged, wrong):
+    good = dict(judged=judged, metrics=["a"])
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="):
+        cross_validate_creativity(**good | wrong)
+
+
+def test_a_calibration_needs_bins_and_a_model(result):
+    for wrong in (dict(bins=0), dict(bins=1.5), dict(model="fold"), dict(model=None), dict(ax=3)):
+        with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="): plot_calibration(result, **wrong)

@@ -3,6 +3,7 @@
 Blinding, reproduction, names that say whose labels they are, and the same tables by another way."""
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from scipy import stats
 from creative_nb.agreement import consensus
 from creative_nb.claims import NEEDS_PEOPLE, SIMULATED, Evidence, claims_table
 from creative_nb.das2020 import human_labels
-from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing, pool_path
+from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing, pool_path, reference_images
 from creative_nb.das2020.claims import CLAIMS
 from creative_nb.das2020.human_labels import (OTHER, PRINTED_STUDIES, LabelledPool, fractions_table, labelled_pools,
-                                              read_labelled)
+                                              read_labelled, read_manifest, with_printed)
 from creative_nb.das2020.labels_vs_metrics import creativity_facts, cross_validated, table2_metrics
 from creative_nb.das2020.report import Report, all_tests
 from creative_nb.das2020.samples import fit_filter
@@ -65,6 +66,10 @@ def test_filtered_images_pass_and_methods_share_no_latents(small, creativity):
     assert len({rows.seed.iloc[0] for rows in tables.values()}) == len(METHODS)
     with pytest.raises(ValueError, match="draws=9"):
         chosen(small, creativity, "random-off", plain=5, filtered=5, draws=9)
+    for wrong in (dict(plain=-5), dict(filtered=-1), dict(draws=1.5), dict(n=0), dict(plain=0, filtered=0)):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            chosen(small, creativity, "low-active", **dict(plain=5, filtered=5, draws=60) | wrong)
+    with pytest.raises(ValueError, match="n=-5"): reference_images(small, -5)
 
 
 @pytest.fixture
@@ -325,3 +330,41 @@ def test_one_annotator_who_has_just_begun(root):
     table = human_labels.agreement_table(begun)
     assert not len(table) and "statistic" in table
     assert begun.caption == "labels of 1 person" and len(begun.consensus) == 3
+
+
+def test_names_that_look_like_numbers_stay_names(root):
+    s, folder = labelled(), root / "annotations"
+    numbers = {m: f"00{i}" for i, m in enumerate(METHODS)} | {i: f"{n:03}" for n, i in enumerate(s.manifest["item"])}
+    manifest = s.manifest.replace({"method": numbers, "item": numbers}).assign(dataset="007")
+    write_labels(as_people(s.answers).replace({"item": numbers}), folder / "labels.csv")
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    own = read_manifest(folder / "manifest.csv")
+    assert own.method.tolist() == manifest.method.tolist() and set(own.dataset) == {"007"}
+    run = run_on()
+    run.setting = replace(run.setting, dataset="007")
+    table = fractions_table(LabelledPool(run, folder / "labels.csv", manifest_file=folder / "manifest.csv"))
+    assert set(table.method) == set(numbers[m] for m in METHODS) and table.agreed.sum() > 20
+
+
+def test_a_manifest_that_is_none(root):
+    (root / "m.csv").write_text("item,dataset,method,creativity_filter\na,x,y,0\na,x,y,0\n")
+    with pytest.raises(ValueError, match="item of its own"): read_manifest(root / "m.csv")
+    (root / "m.csv").write_text("item,dataset\na,x\n")
+    with pytest.raises(ValueError, match="no column method"): read_manifest(root / "m.csv")
+    with pytest.raises(FileNotFoundError, match="path="): read_manifest(root / "none.csv")
+
+
+def test_names_cannot_become_part_of_a_page(root):
+    s, evil = labelled(), "<img src=x onerror=alert(1)>"
+    table = fractions_table(s).replace({"method": {"regular": evil}})
+    pages = [with_printed(s, table, "table4").to_html(), with_printed(s, table.drop(columns="method"), "x").to_html()]
+    s.run.setting = replace(s.run.setting, dataset=evil)
+    pages += [with_printed(s, table.assign(dataset=evil), "nothing printed").to_html()]
+    assert not any("<img" in page for page in pages) and "&lt;img" in pages[-1]
+
+
+@pytest.mark.parametrize("wrong", [dict(run=None), dict(labels=3), dict(questionnaire="pilot"), dict(minimum=0),
+                                   dict(minimum=2.5), dict(manifest_file=None)])
+def test_a_labelled_pool_refuses(wrong):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="):
+        LabelledPool(**dict(run=run_on()) | wrong)

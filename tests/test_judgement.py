@@ -211,7 +211,7 @@ def test_equal_rows():
     assert ours["p_chi2"] == ours["p_g"] == 1 and ours["v"] == ours["v_low"] == 0
 
 
-@pytest.mark.parametrize("a, said", [([1, 2, 3], "b has 2 counts"), ([0.5, 2], "a=.*whole numbers"), ([-1, 2], "a="),
+@pytest.mark.parametrize("a, said", [([1, 2, 3], "b has 2 values"), ([0.5, 2], "a=.*whole numbers"), ([-1, 2], "a="),
     ([0, 0], "a="), ([math.nan, 1], "a=")])
 def test_counts_that_are_none(a, said):
     with pytest.raises(ValueError, match=said): compare_counts(a, [3, 4])
@@ -311,3 +311,79 @@ def test_plot_shows_the_differences(ax):
     plot_differences(differences, "mnist", ax)
     shown = [c[0].get_xdata().tolist() for c in ax.containers]
     assert shown == [differences.query("dataset == 'mnist' and baseline == @m").difference.tolist() for m in BASELINES]
+
+
+# --- what has a name goes by it
+
+
+def test_counts_with_names_are_matched_by_name():
+    labels = ["creative"] * 30 + ["plain"] * 10, ["creative"] * 10 + ["plain"] * 30
+    a, b = (pd.Series(x).value_counts() for x in labels)  # the most frequent first
+    assert a.index[0] != b.index[0] and compare_counts(a, b) == compare_counts([30, 10], [10, 30])
+    assert compare_counts(a.to_dict(), b.to_dict()) == compare_counts(a, b)
+    only = compare_counts(pd.Series({"creative": 40}), b)  # a label that nobody gave is not in the counts
+    assert only == compare_counts([40, 0], [10, 30])
+    assert compare_counts(pd.Series([30, 10]), [10, 30]) == compare_counts([30, 10], [10, 30])
+    with pytest.raises(ValueError, match="a has labels"): compare_counts(a, [10, 30])
+    with pytest.raises(ValueError, match="b has labels.*different"):
+        compare_counts(a, pd.Series([1, 2], index=["creative", "creative"]))
+
+
+def test_methods_and_data_sets_with_numbers_as_names():
+    judged = simulated(80).replace({"method": {"low-active": 1, "noisy": 2}, "dataset": {"mnist": 2024}})
+    judged = judged[judged.method.isin([1, 2]) & (judged.dataset == 2024)]
+    rows = compare_methods(judged, MAIN, "1", ["2"])
+    assert rows.method.tolist() == ["1"] and rows.dataset.tolist() == [2024]
+    with pytest.raises(ValueError, match="expected one of 2, 1"): compare_methods(judged, MAIN, "3", ["2"])
+
+
+# --- what is refused
+
+
+BAD_SHARES = (95, 0, 1, -0.5, math.nan, math.inf, None, "a", True)
+
+
+@pytest.mark.parametrize("confidence", BAD_SHARES)
+@pytest.mark.parametrize("call", [
+    lambda c: label_table(simulated(), MAIN, confidence=c), lambda c: compare_counts([3, 4], [5, 6], confidence=c),
+    lambda c: label_differences(simulated(), MAIN, confidence=c),
+    lambda c: compare_methods(simulated(), MAIN, confidence=c)])
+def test_a_confidence_that_is_none(call, confidence):
+    with pytest.raises((TypeError, ValueError), match="confidence="): call(confidence)
+
+
+@pytest.mark.parametrize("a", [None, 5, "ab", [], ["a"], [math.nan, 1], [-1, 2], [0.5, 1], [[1, 2]], {}, {"x": -1}])
+def test_counts_of_other_kinds(a):
+    with pytest.raises((TypeError, ValueError), match="a=|b="): compare_counts(a, a)
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(seed=-1), dict(seed="a"), dict(largest=-1), dict(largest=0.5), dict(resamples=0), dict(resamples=1.5),
+    dict(resamples=None)])
+def test_settings_of_a_test_that_are_refused(wrong):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="): compare_counts([1, 4], [5, 2], **wrong)
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda t: label_counts(None, MAIN), "judged=None"), (lambda t: label_counts(t, ()), "labels="),
+    (lambda t: label_counts(t, "creative"), "labels="), (lambda t: label_counts(t, ["creative"] * 2), "labels="),
+    (lambda t: label_counts(t, MAIN, ()), "by="), (lambda t: label_counts(t, MAIN, "method"), "by="),
+    (lambda t: metric_table(t, MAIN, []), "metrics="),
+    (lambda t: metric_table(t.assign(a="x"), MAIN, ["a"]), "no finite"),
+    (lambda t: metric_table(t.assign(a=math.inf), MAIN, ["a"]), "a is no finite number"),
+    (lambda t: compare_methods(t, MAIN, adjust="foo"), "adjust='foo'"),
+    (lambda t: compare_methods(t, MAIN, baselines=[]), "baselines="),
+    (lambda t: compare_methods(t, MAIN, 3), "method=3"),
+    (lambda t: plot_differences(label_differences(t, MAIN), "digits"), "dataset='digits'"),
+    (lambda t: plot_differences(t, "mnist"), "no column"), (lambda t: plot_differences(t, "mnist", "ax"), "ax=")])
+def test_calls_that_are_refused(call, said):
+    with pytest.raises((TypeError, ValueError), match=said): call(simulated())
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, math.nan, math.inf, "x"])
+def test_tables_of_counts_that_are_none(value):
+    methods = {"dataset": "x", "method": ["low-active", "regular"]}
+    counts = pd.DataFrame(methods | {"creative": [value, 5], "plain": [9, 9]})
+    for f in (compare_methods, label_differences):
+        with pytest.raises(ValueError, match="whole numbers"):
+            f(counts, ["creative", "plain"], baselines=["regular"])

@@ -132,3 +132,33 @@ def test_shares_of_the_earlier_study_count_each_method_once():
     others = (0.35, 0.36, 0.08, 0.32, 0.03), (0.13, 0.12, 0.80, 0.25, 0.83), (0.24, 0.18, 0.05, 0.21, 0.01)
     share = sum(unfiltered) / (sum(unfiltered) + sum(map(sum, others)))
     assert panel_of("main", "mnist").shares["creative"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(calibration=None), dict(questionnaire=3), dict(annotators=1.5), dict(annotators="a"), dict(seed=-1),
+    dict(training_images=0), dict(training_images=-5), dict(weight=np.nan), dict(sensitivity=None), dict(bias="a"),
+    dict(taste=np.inf), dict(lapse=-0.1), dict(lapse=np.nan)])
+def test_a_panel_refuses(wrong):
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="):
+        Panel(**dict(calibration=PRINTED_STUDIES["earlier"]) | wrong)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda t: t.assign(in_domain_score=np.inf), "30 rows"), (lambda t: t.assign(in_domain_score="many"), "30 rows"),
+    (lambda t: t[:0], "at least one row"), (lambda t: t.assign(item="a"), "item 'a'"),
+    (lambda t: t.assign(item=None), "item"),
+    (lambda t: t.drop(columns="item"), "no column item"), (lambda t: None, "manifest=None")])
+def test_images_that_a_panel_cannot_judge(change, said):
+    with pytest.raises((TypeError, ValueError), match=said): panel_of().annotate(change(images(30)))
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda: panel_of().annotate(images(30), repeats=1.5), "repeats=1.5"),
+    (lambda: panel_of().annotate(images(30), repeats=-1), "repeats=-1"),
+    (lambda: printed_population(panel_of(), -1), "n=-1"), (lambda: printed_population(None, 5), "panel=None"),
+    (lambda: PRINTED_STUDIES["main"].label_shares("digits"), "dataset='digits'"),
+    (lambda: PRINTED_STUDIES["main"].label_means(None), "dataset=None"),
+    (lambda: PrintedStudy("das2020", "main", "a", "b", 0, {}), "annotators=0"),
+    (lambda: PrintedStudy("das2020", "main", "a", "b", 9, {"mnist": -1}), "training_images=")])
+def test_calls_of_the_panel_that_are_refused(call, said):
+    with pytest.raises((TypeError, ValueError), match=said): call()

@@ -146,3 +146,28 @@ def test_plot_shows_p_of_both_tests(ax, first):
     rows = first.set_index(["dataset", "method"])[[*MAIN]]
     p = p_by_pool(rows.loc[("fmnist", "low-active")], rows.loc[("fmnist", "noisy")], [10, 100])
     np.testing.assert_array_equal([line.get_ydata() for line in ax.lines[:2]], [p.p_chi2, p.p_g])
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda t: images_needed([0.5, 0.5], [0.4, 0.6], half_unit=-1), "half_unit=-1"),
+    (lambda t: images_needed([0.5, 0.5], [0.4, 0.6], half_unit=1), "half_unit=1"),
+    (lambda t: images_needed([0.5, 0.5], [0.4, 0.6], half_unit=math.nan), "half_unit=nan"),
+    (lambda t: images_needed([0.5, 0.5], [0.4, 0.6], level="a"), "level='a'"),
+    (lambda t: images_needed([0.5, 0.5], [0.4, 0.6], level=1), "level=1"),
+    (lambda t: images_needed(None, [0.4, 0.6]), "fractions_a=None"), (lambda t: images_needed([], []), "fractions_a="),
+    (lambda t: p_by_pool([0.5, 0.5], [0.4, 0.6], []), "sizes="), (lambda t: p_by_pool([1.0], [1.0], [0]), "sizes="),
+    (lambda t: p_by_pool([1.0], [1.0], [2.5]), "sizes="), (lambda t: p_by_pool([1.0], [1.0], [math.inf]), "sizes="),
+    (lambda t: p_by_pool([1.0], [1.0], 10), "sizes="), (lambda t: printed_comparisons(t, MAIN, images=0), "images=0"),
+    (lambda t: printed_comparisons(t, []), "labels="),
+    (lambda t: printed_comparisons(t, MAIN, excepted=["a"]), "excepted="),
+    (lambda t: sizes_of_claim(t), "no column claimed"),
+    (lambda t: plot_p_by_pool(t, MAIN, "digits"), "dataset='digits'"),
+    (lambda t: plot_p_by_pool(t, MAIN, "mnist", "painter"), "'painter'")])
+def test_calls_that_are_refused(call, said, first):
+    with pytest.raises((TypeError, ValueError), match=said): call(first)
+
+
+def test_fractions_with_names_are_matched_by_name():
+    a, b = pd.Series({"x": 0.6, "y": 0.4}), pd.Series({"y": 0.7, "x": 0.3})
+    pd.testing.assert_frame_equal(images_needed(a, b), images_needed([0.6, 0.4], [0.3, 0.7]))
+    pd.testing.assert_frame_equal(p_by_pool(a, b, [20]), p_by_pool([0.6, 0.4], [0.3, 0.7], [20]))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from ..pool import Pool, blind
+from ..checks import checked, Count, Whole
 from ..core import rng
 from .samples import classify, fit_filter, show
 from ..experiment import Run
@@ -18,11 +19,13 @@ from ..novelty import CreativityFilter
 from ..runs import record
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #8603b618
+@checked
 def image_metrics(run: Run, images: torch.Tensor) -> pd.DataFrame:
     "One row per image: the novelty metrics, and ICE in bits by each classifier, as `ice_mnist` and so on."
     ice = {f"ice_{part}": classifier_entropy(logits) for part, (logits, _) in classify(run, images).items()}
     return pd.DataFrame({k: v.double().cpu().numpy() for k, v in (run.networks.novelty.score(images) | ice).items()})
 
+@checked
 def passing(creativity: CreativityFilter, metrics: pd.DataFrame) -> pd.Series:
     "Whether each image passes the filter; where two classifiers judge, by the surer one."
     scores = {k: torch.tensor(metrics[k].to_numpy()) for k in creativity.thresholds_}
@@ -30,16 +33,18 @@ def passing(creativity: CreativityFilter, metrics: pd.DataFrame) -> pd.Series:
     return pd.Series(creativity.passes(scores).numpy(), metrics.index)
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #a116f6ec
+@checked
 def chosen(
     run: Run,
     creativity: CreativityFilter,
     method: str,
-    plain: int,  # unfiltered images
-    filtered: int,  # images that pass the filter, as far as there are any
-    draws: int,  # images to choose from
-    n: int = 5,
+    plain: Whole,  # unfiltered images
+    filtered: Whole,  # images that pass the filter, as far as there are any
+    draws: Whole,  # images to choose from
+    n: Count = 5,
 ) -> tuple[torch.Tensor, pd.DataFrame]:
     "Images of a method and their rows of the manifest. ValueError if `draws` are too few to choose from."
+    if plain + filtered == 0: raise ValueError("plain=0 and filtered=0: expected at least one image")
     if draws < plain + filtered:
         raise ValueError(f"draws={draws}: expected at least plain + filtered = {plain + filtered}")
     own_seed = int(rng(run.setting.seed, "pool", run.paper.printed_as(method)).integers(2**31))
@@ -60,18 +65,21 @@ def chosen(
     return images[torch.tensor(rows.index.to_numpy(), device=images.device)].cpu(), rows.reset_index(drop=True)
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #12727660
+@checked
 def pool_path(run: Run) -> Path:
     "Where a run keeps its pool."
     return run.out / "pool.safetensors"
 
-def reference_images(run: Run, n: int) -> torch.Tensor:
+@checked
+def reference_images(run: Run, n: Whole) -> torch.Tensor:
     "`n` training images, in random order, for annotators to look at first."
     train = run.networks.data.train
     order = torch.from_numpy(rng(run.setting.seed, "primer").permutation(len(train))[:n])
     return train.images[order.to(train.images.device)].cpu()
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #6d687a3e
-def method_sheets(run: Run, pool: Pool, manifest: pd.DataFrame, columns: int = 8, rows: int = 4):
+@checked
+def method_sheets(run: Run, pool: Pool, manifest: pd.DataFrame, columns: Count = 8, rows: Count = 4):
     "Figure with one sheet of images per method."
     methods = [m for m in run.paper.annotated if m in set(manifest.method)]
     at = {item: i for i, item in enumerate(pool.items)}

@@ -8,27 +8,31 @@ __all__ = ['table2_metrics', 'metric_label', 'plot_metrics', 'cross_validated', 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #5a5b70cc
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
-from ..creativity import (CreativityClassifier, CrossValidation, coefficient_path, cross_validate_creativity,
+from ..checks import checked, Count
+from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed, coefficient_path, cross_validate_creativity,
                                     plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
-from ..judgement import metric_table
+from ..judgement import _need, metric_table, Names
 from ..novelty import METRICS
 from ..published import printed_table
 from ..runs import record
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #de0d95cb
+@checked
 def table2_metrics(manifest: pd.DataFrame) -> list[str]:
     "The metrics of Table 2 that a manifest has."
     return [c for c in manifest if c in ("latent_5ns", "recon_distance", "in_domain_score") or c.startswith("ice_")]
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #c4025ecf
+@checked
 def metric_label(metric: str) -> str:
     "A metric of Table 2 for the title of a plot."
     return METRICS[metric].label if metric in METRICS else f"ICE by {metric.removeprefix('ice_')} classifier, bits"
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #41813873
-def plot_metrics(pool: LabelledPool, metrics: list[str]):
+@checked
+def plot_metrics(pool: LabelledPool, metrics: Names):
     "Distribution of each metric by consensus label."
     fig, axes = plt.subplots(1, len(metrics), figsize=(2.6 * len(metrics), 2.8), layout="constrained", sharey=True)
     groups = {label.replace("_", " "): pool.consensus[pool.consensus.consensus == label] for label in pool.names}
@@ -43,20 +47,25 @@ def plot_metrics(pool: LabelledPool, metrics: list[str]):
     return fig
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #f8db223f
-def cross_validated(pool: LabelledPool, metrics: list[str], **settings) -> dict[str, CrossValidation]:
+@checked
+def cross_validated(
+    pool: LabelledPool, metrics: Names, folds: Folds = 10, repeats: Count = 10, seed: FoldSeed = 0
+) -> dict[str, CrossValidation]:
     "`cross_validate_creativity` on all images and on the unfiltered ones; nothing where a class has too few images."
     found, readings = {}, {"all images": pool.consensus,
                            "without filtered images": pool.consensus.query("creativity_filter == 0")}
     for reading, images in readings.items():
         creative = images.consensus[images.consensus != ""] == "creative"
-        if min(creative.sum(), (~creative).sum()) >= settings["folds"]:
-            found[reading] = cross_validate_creativity(images, metrics, **settings)
-        else: print(f"{reading}: {creative.sum()} of {len(creative)} are creative, too few for {settings['folds']} folds")
+        if min(creative.sum(), (~creative).sum()) >= folds:
+            found[reading] = cross_validate_creativity(images, metrics, folds, repeats, seed)
+        else: print(f"{reading}: {creative.sum()} of {len(creative)} are creative, too few for {folds} folds")
     return found
 
 # %% ../../nbs/das2020/08_labels_vs_metrics.ipynb #e5d0ee81
+@checked
 def creativity_facts(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
     "The two accuracies of section 6 and that of the majority guess, under the names of the printed facts."
+    _need("summary", summary, ["model", "measure", "mean"])
     accuracy = summary.query("measure == 'accuracy'").set_index("model")["mean"]
     best = accuracy.drop(["all metrics", "majority"]).max()
     values = {"creativity_classifier_accuracy": accuracy["all metrics"],
