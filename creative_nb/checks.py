@@ -102,6 +102,7 @@ def in_words(hint) -> str:
 # %% ../nbs/00_checks.ipynb #0ab0ce04
 def shown(value, length: int = 80) -> str:
     "A value as an error shows it: tensors and tables by their shape, the rest by the first letters of its `repr`."
+    if isinstance(value, Path): return repr(str(value))  # whole, as it is to be found
     shape = getattr(value, "shape", None)
     if shape is not None and tuple(shape): return f"{type(value).__name__} of shape {tuple(shape)}"
     text = repr(value)
