@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIMILAR', 'HOLDS', 'PART', 'FAILS', 'NEEDS_PEOPLE', 'NO_DATA', 'NO_PRINT', 'IS_PRINTED', 'SIMULATED', 'HELD',
-           'LABEL_SOURCES', 'COLUMNS', 'COLOURS', 'HEADINGS', 'WRAPPED', 'Case', 'case_from', 'format_number', 'above',
-           'below', 'similar', 'verdict', 'list_cases', 'evidence_text', 'Evidence', 'InPrint', 'Claim', 'normalised',
-           'Claims', 'all_claims', 'significant_digits', 'repeated_rows', 'repeat_cases', 'range_cases', 'assess',
-           'audit_table', 'claims_table', 'style_claims', 'verdict_counts', 'in_words', 'failures']
+           'LABEL_SOURCES', 'BUSY', 'COLUMNS', 'COLOURS', 'HEADINGS', 'WRAPPED', 'Case', 'case_from', 'format_number',
+           'above', 'below', 'similar', 'verdict', 'list_cases', 'evidence_text', 'Evidence', 'InPrint', 'Claim',
+           'normalised', 'Claims', 'all_claims', 'significant_digits', 'repeated_rows', 'repeat_cases', 'range_cases',
+           'assess', 'audit_table', 'claims_table', 'style_claims', 'verdict_counts', 'in_words', 'failures']
 
 # %% ../nbs/08b_claims.ipynb #7994692c
 import json, re
@@ -174,6 +174,17 @@ def parts(self: Evidence) -> dict[str, dict]:
     "The provenance of each table that was read."
     about = {name: path.with_suffix(".json") for name, path in self.files.items()}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in about.items() if path.is_file()}
+
+# %% ../nbs/08b_claims.ipynb #ccd160dc
+BUSY = 1.5  # processes that want a core, per core: those of the run itself are about one
+
+@patch
+@checked
+def timings(self: Evidence, name: Text, setting: Text = WHOLE, columns: Iterable[str] = ()) -> pd.DataFrame:
+    "A table of timings; empty if the machine was busy with other things while they were taken, by its record."
+    table, record = self.table(name, setting, columns), self.path(name, setting).with_suffix(".json")
+    about = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return table[:0] if (about.get("load") or 0) > BUSY else table
 
 # %% ../nbs/08b_claims.ipynb #71bc4ec8
 class InPrint(Evidence):

@@ -118,7 +118,7 @@ def load_setting(paper: str | Paper, name: Text, scale: Text, change: dict | Non
     setting = _at(where, Setting, paper.name, name, scale, **about)
     loader(setting.dataset)
     size, judges = setting.size and tuple(setting.size), tuple(setting.classifiers)
-    return replace(setting, device=str(pick_device(setting.device)), size=size, classifiers=judges)
+    return replace(setting, device=str(_at(where, pick_device, setting.device)), size=size, classifiers=judges)
 
 # %% ../nbs/09a_experiment.ipynb #698d6b86
 @checked
