@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import ROLES, ROOT, alive, copy_of_the_code, end, finish, start, tables, victims, wait_until
 
-KILLS, SEED = int(os.environ["KILLS"]), int(os.environ["SEED"])
+KILLS, SEED = int(os.environ.get("KILLS", 100)), int(os.environ.get("SEED", 0))
 GONE = 20  # seconds that a machine under load may take; without load it is one or two
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
