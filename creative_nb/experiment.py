@@ -431,13 +431,13 @@ def keep_checkpoints(self: Run):
 # %% ../nbs/09a_experiment.ipynb #243e0cc0
 @patch
 @checked
-def printed(self: Run, table: Text) -> pd.DataFrame:
-    "The rows of a printed table that are about this run's data set; empty if there are none."
+def printed(self: Run, table: str) -> pd.DataFrame:
+    "The rows of a printed table that are about this run's data set; empty if there are none, or no table (empty name)."
     return printed_rows(self.paper.name, table, self.dataset)
 
 @patch
 @checked
-def with_printed(self: Run, measured: pd.DataFrame, table: Text, **options):
+def with_printed(self: Run, measured: pd.DataFrame, table: str, **options):
     """Measured beside printed, for this data set and the columns measured;
     the measured table alone if the paper has no such rows."""
     printed = self.printed(table)
