@@ -4,30 +4,41 @@ PAPER ?=
 SETTINGS ?= $(DATASETS)
 DATASETS ?=
 ONLY ?=
+ROOT =
+SIZE =
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.creative_nb
+LOCKED ?=
+KILLS ?= 100
+SEED ?= 0
+
+# Paths may have spaces: quoted for the shell, with a backslash for make.
+empty :=
+BIN := '$(VENV)/bin'
+INSTALLED := $(subst $(empty) ,\ ,$(VENV))/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper where annotate test lab release readme install
+.PHONY: help paper where annotate test test-faults lab release readme lock install
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make paper                              all papers on the embedded digits set (scale quick), with a summary at the end'
 	@echo 'make paper PAPER=das2020 SCALE=paper    one paper at its own settings; the same command resumes an interrupted run'
 	@echo 'make paper SETTINGS=mnist               one setting, or any data set; ONLY=03_metric_sweep for one notebook and what it needs'
+	@echo 'make paper SETTINGS=folder ROOT=pictures SIZE=28x28   your own images, one folder a class, resized to HEIGHTxWIDTH'
 	@echo 'make where PAPER=das2020                where each printed table and figure is made again; ITEM="Table 5 low-active 5 recon_distance"'
 	@echo 'make annotate DATASET=digits            the human study in a browser, on the images of a run; PAPER and SCALE as above'
 	@echo 'make test                               everything CI runs'
+	@echo 'make test-faults                        what survives kills, full disks and damage; KILLS=100 SEED=0'
 	@echo 'make lab                                JupyterLab on the notebooks'
 	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
+	@echo 'make lock                               write the versions installed here to requirements.lock; LOCKED=1 installs those'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
 
 paper: $(INSTALLED)
-	@$(PIPELINE) run $(SCALE) --paper "$(PAPER)" --settings "$(SETTINGS)" --only "$(ONLY)"
+	@$(PIPELINE) run "$(SCALE)" --paper "$(PAPER)" --settings "$(SETTINGS)" --only "$(ONLY)" --root "$(ROOT)" --size "$(SIZE)"
 
 ITEM ?=
 where: $(INSTALLED)
@@ -50,7 +61,7 @@ annotate: $(INSTALLED)
 
 release: SCALE = paper
 release: $(INSTALLED)
-	@$(PIPELINE) release $(SCALE) --paper "$(PAPER)" --settings "$(SETTINGS)"
+	@$(PIPELINE) release "$(SCALE)" --paper "$(PAPER)" --settings "$(SETTINGS)"
 
 readme: $(INSTALLED)
 	@$(PIPELINE) readme
@@ -65,12 +76,20 @@ test: $(INSTALLED)
 	$(PIPELINE) run smoke --forceall
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+# Long: kills runs at random moments, KILLS times, drawn by SEED; not part of CI.
+test-faults: $(INSTALLED)
+	KILLS=$(KILLS) SEED=$(SEED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+
+# Without the local part of a version: 2.11.0+cpu and 2.11.0 are one release.
+lock: $(INSTALLED)
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > requirements.lock
+
 install: $(INSTALLED)
 
 $(INSTALLED): settings.ini setup.py pyproject.toml
-	@[ -x $(BIN)/pip ] || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@[ -x $(BIN)/pip ] || '$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV)
+	@[ -x $(BIN)/pip ] || '$(PYTHON)' -m venv '$(VENV)'
 	@echo 'Installing into $(VENV): a few minutes the first time ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $(if $(LOCKED),-c requirements.lock)
+	@touch '$@'

@@ -106,6 +106,7 @@ def in_words(hint) -> str:
 # %% ../nbs/00_checks.ipynb #0ab0ce04
 def shown(value, length: int = 80) -> str:
     "A value as an error shows it: tensors and tables by their shape, networks by their class, the rest by its `repr`."
+    if isinstance(value, Path): return repr(str(value))  # whole, as it is to be found
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape: return f"{type(value).__name__} of shape {tuple(shape)}"
     if isinstance(value, torch.nn.Module): return type(value).__name__

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SIMILAR', 'HOLDS', 'PART', 'FAILS', 'NEEDS_PEOPLE', 'NO_DATA', 'NO_PRINT', 'IS_PRINTED', 'SIMULATED', 'HELD',
-           'LABEL_SOURCES', 'COLUMNS', 'COLOURS', 'HEADINGS', 'WRAPPED', 'Case', 'case_from', 'format_number', 'above',
-           'below', 'similar', 'verdict', 'list_cases', 'evidence_text', 'Evidence', 'InPrint', 'Claim', 'normalised',
-           'Claims', 'all_claims', 'significant_digits', 'repeated_rows', 'repeat_cases', 'range_cases', 'assess',
-           'audit_table', 'claims_table', 'style_claims', 'verdict_counts', 'in_words', 'failures']
+           'LABEL_SOURCES', 'BUSY', 'COLUMNS', 'COLOURS', 'HEADINGS', 'WRAPPED', 'Case', 'case_from', 'format_number',
+           'above', 'below', 'similar', 'verdict', 'list_cases', 'evidence_text', 'Evidence', 'InPrint', 'Claim',
+           'normalised', 'Claims', 'all_claims', 'significant_digits', 'repeated_rows', 'repeat_cases', 'range_cases',
+           'assess', 'audit_table', 'claims_table', 'style_claims', 'verdict_counts', 'in_words', 'failures']
 
 # %% ../nbs/08b_claims.ipynb #7994692c
 import json, re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -20,13 +20,15 @@ from pathlib import Path
 
 import pandas as pd
 from pandas.io.formats.style import Styler
+from .checks import Text, Whole, checked
 from .core import digest, from_root, patch
 from .methods import METHODS, DeclaredMethod
-from .paper import WHOLE, known_settings, load_paper, shelf
+from .paper import WHOLE, check_injected, known_settings, load_paper, shelf
 from .published import KEYS, PRINTED, key_columns, printed_rows, printed_table, printed_tables, value_columns
 from .runs import read_table
 
 # %% ../nbs/08b_claims.ipynb #d5b7bf7c
+@checked
 @dataclass(frozen=True)
 class Case:
     "One comparison: where, the numbers in words, and whether it supports the sentence; None if a number is absent."
@@ -34,11 +36,13 @@ class Case:
     text: str
     holds: bool | None
 
+@checked
 def case_from(where: str, text: str, holds: bool, *numbers: float) -> Case:
     "A case that rests on `numbers`: without an outcome if one of them is NaN."
     return Case(where, text, None if any(map(isnan, numbers)) else bool(holds))
 
 # %% ../nbs/08b_claims.ipynb #5a337ece
+@checked
 def format_number(x: float) -> str:
     "A number with about three digits."
     return f"{x:.{0 if abs(x) >= 100 else 1 if abs(x) >= 10 else 2}f}"
@@ -50,15 +54,18 @@ def _against(where: str, what: str, a: float, b: float, other: str, holds: bool)
 # %% ../nbs/08b_claims.ipynb #c4b97e91
 SIMILAR = 0.1  # two numbers are similar if they differ by at most 10 %
 
+@checked
 def above(where: str, what: str, a: float, b: float, other: str = "") -> Case:
     "The case that `a` is higher than `b`, the value of `other`."
     return _against(where, what, a, b, other, a > b)
 
+@checked
 def below(where: str, what: str, a: float, b: float, other: str = "") -> Case:
     "The case that `a` is lower than `b`."
     return _against(where, what, a, b, other, a < b)
 
 # %% ../nbs/08b_claims.ipynb #3a961d99
+@checked
 def similar(where: str, what: str, a: float, b: float, other: str = "") -> Case:
     "The case that `a` differs from `b` by at most 10 %."
     return _against(where, what, a, b, other, abs(a - b) <= SIMILAR * abs(b))
@@ -70,6 +77,7 @@ NO_PRINT, IS_PRINTED = "no numbers in print", "is the printed number"
 SIMULATED = {v: f"{v}, simulated" for v in (HOLDS, PART, FAILS)}
 
 # %% ../nbs/08b_claims.ipynb #82363677
+@checked
 def verdict(
     cases: Iterable[Case],
     absent: str = NO_DATA,  # the verdict if no case has its numbers
@@ -82,6 +90,7 @@ def verdict(
     return PART if True in outcomes and not exact else FAILS
 
 # %% ../nbs/08b_claims.ipynb #350fa0de
+@checked
 def list_cases(cases: Iterable[Case]) -> str:
     "The texts of cases, by where they are."
     places = {}
@@ -91,7 +100,8 @@ def list_cases(cases: Iterable[Case]) -> str:
 HELD = ". Hold: "
 
 # %% ../nbs/08b_claims.ipynb #3ebf1f9e
-def evidence_text(cases: Iterable[Case], at_most: int | None = None) -> str:
+@checked
+def evidence_text(cases: Iterable[Case], at_most: Whole | None = None) -> str:
     "The cases in words, those that fail first; with `at_most` one that holds, or no more than that many that fail."
     tested = [c for c in cases if c.holds is not None]
     failing, holding = [c for c in tested if not c.holds], [c for c in tested if c.holds]
@@ -110,15 +120,15 @@ class Evidence:
     "The measured tables of a paper's settings; each is read when it is asked for, and noted in `files`."
     printed = False
 
+    @checked
     def __init__(
         self,
-        paper: str,
-        settings: Iterable[str] = (),  # by default all that the paper declares
-        scale: str | None = None,  # of a local run; None: the released tables
+        paper: Text,
+        settings: Sequence[str] = (),  # by default all that the paper declares
+        scale: Text | None = None,  # of a local run; None: the released tables
         folder: str | Path = "",  # holds {setting}/{table}.csv, instead of the shelves
     ):
-        if isinstance(settings, str):
-            raise ValueError(f"settings={settings!r}: expected a list of names such as [{settings!r}]")
+        check_injected()
         self.paper, self.scale, self.folder = load_paper(paper), scale, folder
         self.settings = list(settings) or list(self.paper.settings)
         if unknown := [s for s in self.settings if s not in known_settings(self.paper)]:
@@ -127,14 +137,16 @@ class Evidence:
 
 # %% ../nbs/08b_claims.ipynb #75360524
 @patch
-def path(self: Evidence, name: str, setting: str = WHOLE) -> Path:
+@checked
+def path(self: Evidence, name: Text, setting: Text = WHOLE) -> Path:
     "File of a measured table."
     if self.folder: return Path(self.folder) / setting / f"{name}.csv"
     return from_root(shelf(self.paper.name, setting, self.scale)) / ("tables" if self.scale else "") / f"{name}.csv"
 
 # %% ../nbs/08b_claims.ipynb #4a959acc
 @patch
-def table(self: Evidence, name: str, setting: str = WHOLE, columns: Iterable[str] = ()) -> pd.DataFrame:
+@checked
+def table(self: Evidence, name: Text, setting: Text = WHOLE, columns: Iterable[str] = ()) -> pd.DataFrame:
     "A table, empty if there is none. ValueError if it lacks one of `columns`."
     if (name, setting) not in self._tables: self._tables[name, setting] = self._read(name, setting)
     table = self._tables[name, setting]
@@ -163,12 +175,24 @@ def parts(self: Evidence) -> dict[str, dict]:
     about = {name: path.with_suffix(".json") for name, path in self.files.items()}
     return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in about.items() if path.is_file()}
 
+# %% ../nbs/08b_claims.ipynb #ccd160dc
+BUSY = 1.5  # processes that want a core, per core: those of the run itself are about one
+
+@patch
+@checked
+def timings(self: Evidence, name: Text, setting: Text = WHOLE, columns: Iterable[str] = ()) -> pd.DataFrame:
+    "A table of timings; empty if the machine was busy with other things while they were taken, by its record."
+    table, record = self.table(name, setting, columns), self.path(name, setting).with_suffix(".json")
+    about = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return table[:0] if (about.get("load") or 0) > BUSY else table
+
 # %% ../nbs/08b_claims.ipynb #71bc4ec8
 class InPrint(Evidence):
     "The printed tables of a paper, asked for by their own names or by those of the results that repeat them."
     printed = True
 
-    def __init__(self, paper: str, settings: Iterable[str] = (), folder: str | Path = PRINTED):
+    @checked
+    def __init__(self, paper: Text, settings: Sequence[str] = (), folder: str | Path = PRINTED):
         super().__init__(paper, settings, folder=folder)
 
     def _read(self, name, setting):
@@ -189,7 +213,8 @@ def _indexed(self: InPrint, result: str, setting: str) -> str:
 
 # %% ../nbs/08b_claims.ipynb #c25da47d
 @patch
-def text(self: InPrint, table: str, text: bool = True) -> pd.DataFrame:
+@checked
+def text(self: InPrint, table: Text, text: bool = True) -> pd.DataFrame:
     "A whole printed table, every cell as printed: 0.50 is not 0.5."
     return printed_table(self.paper.name, table, self.folder, text=text)
 
@@ -209,24 +234,27 @@ def methods(self: Evidence) -> dict[str, DeclaredMethod]:
 
 # %% ../nbs/08b_claims.ipynb #6989def9
 @patch
-def label(self: Evidence, method: str) -> str:
+@checked
+def label(self: Evidence, method: Text) -> str:
     "What a figure calls a method."
     known = METHODS | self.methods
     return known[method].label if method in known else method.replace("-", " ")
 
 # %% ../nbs/08b_claims.ipynb #2ccfac6e
+@checked
 @dataclass(frozen=True)
 class Claim:
     "A sentence, how it is tested, and the function that yields its cases."
-    section: str  # or table
-    sentence: str
-    test: str
+    section: Text  # or table
+    sentence: Text
+    test: Text
     cases: Callable[[Evidence], Iterator[Case]]
     people: bool = False  # about what people see: it rests on labels
     reference: bool = False  # the sentence is a printed number
     exact: bool = False  # an identity of arithmetic: one case against it refutes it
 
 # %% ../nbs/08b_claims.ipynb #d5257152
+@checked
 def normalised(sentence: str) -> str:
     "A sentence without case, punctuation and spacing."
     return " ".join(re.findall(r"\w+", sentence.lower()))
@@ -234,14 +262,16 @@ def normalised(sentence: str) -> str:
 # %% ../nbs/08b_claims.ipynb #aebdd489
 class Claims(dict):
     "Claims by the name of their test. Called with section, sentence and test, it registers the function below."
-    def add(self, name: str, claim: Claim):
+    @checked
+    def add(self, name: Text, claim: Claim):
         "Register a claim. ValueError if its sentence has another test already."
         same = [k for k, c in self.items() if k != name and normalised(c.sentence) == normalised(claim.sentence)]
         if same:
             raise ValueError(f"sentence={claim.sentence!r}: is claim {same[0]} already, expected one test per sentence")
         self[name] = claim
 
-    def __call__(self, section: str, sentence: str, test: str, **kind: bool) -> Callable:
+    @checked
+    def __call__(self, section: Text, sentence: Text, test: Text, **kind: bool) -> Callable:
         def register(function: Callable[[Evidence], Iterator[Case]]) -> Callable:
             self.add(function.__name__, Claim(section, sentence, test, function, **kind))
             return function
@@ -249,11 +279,13 @@ class Claims(dict):
 
 # %% ../nbs/08b_claims.ipynb #26607af8
 @patch
+@checked
 def untestable(self: Claims, name: str, section: str, sentence: str, test: str, people: bool = False):
     "Register a sentence for which there are no numbers, neither here nor in print."
     self.add(name, Claim(section, sentence, test, lambda evidence: iter(()), people))
 
 # %% ../nbs/08b_claims.ipynb #dc66fa2e
+@checked
 def all_claims(*parts: Claims) -> Claims:
     "The claims of several notebooks in order of their sections. ValueError if two share a name or a sentence."
     everything = Claims()
@@ -269,6 +301,7 @@ def _first_section(section: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", section.split(",")[0])]
 
 # %% ../nbs/08b_claims.ipynb #208b8c58
+@checked
 def significant_digits(printed: str) -> int:
     "Significant digits of a printed number: 2 of 0.44."
     return len(printed.replace(".", "").replace("-", "").lstrip("0"))
@@ -279,12 +312,14 @@ def _shared(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
     return same if len(same) >= 2 and max(map(significant_digits, same.values())) >= 4 else {}
 
 # %% ../nbs/08b_claims.ipynb #27dcf233
+@checked
 def repeated_rows(rows: dict[str, dict[str, str]]) -> dict[tuple[str, str], dict[str, str]]:
     "Pairs of printed rows that share too many digits to be independent, with what they share."
     return {(a, b): same for a, b in combinations(rows, 2) if (same := _shared(rows[a], rows[b]))}
 
 # %% ../nbs/08b_claims.ipynb #4c2fa485
-def repeat_cases(evidence: InPrint, tables: list[str]) -> Iterator[Case]:
+@checked
+def repeat_cases(evidence: InPrint, tables: list[Text]) -> Iterator[Case]:
     "The cases that no row of printed tables repeats the digits of another."
     rows = {}
     for name in tables:
@@ -297,7 +332,8 @@ def repeat_cases(evidence: InPrint, tables: list[str]) -> Iterator[Case]:
     if not found: yield Case("", f"{len(rows)} rows of {len(tables)} tables", True)
 
 # %% ../nbs/08b_claims.ipynb #66d7b094
-def range_cases(evidence: InPrint, tables: list[str], ranges: dict[str, tuple[float, float]]) -> Iterator[Case]:
+@checked
+def range_cases(evidence: InPrint, tables: list[Text], ranges: dict[str, tuple[float, float]]) -> Iterator[Case]:
     "The cases that each number of a column in `ranges` lies between its bounds."
     for name in tables:
         table = evidence.text(name, text=False)
@@ -305,7 +341,8 @@ def range_cases(evidence: InPrint, tables: list[str], ranges: dict[str, tuple[fl
             for v in table[c].dropna(): yield Case("", f"{name} {c}: {v:g}", ranges[c][0] <= v <= ranges[c][1])
 
 # %% ../nbs/08b_claims.ipynb #e5ed72d8
-def assess(claim: Claim, evidence: Evidence, at_most: int | None = None) -> tuple[str, str]:
+@checked
+def assess(claim: Claim, evidence: Evidence, at_most: Whole | None = None) -> tuple[str, str]:
     "The evidence in words, and the verdict."
     if evidence.printed and claim.reference: return "", IS_PRINTED
     cases = list(claim.cases(evidence))
@@ -317,11 +354,13 @@ def assess(claim: Claim, evidence: Evidence, at_most: int | None = None) -> tupl
 # %% ../nbs/08b_claims.ipynb #2cd01515
 COLUMNS = ["section", "sentence", "test", "evidence", "verdict"]
 
-def audit_table(claims: Claims, evidence: Evidence, at_most: int | None = 6) -> pd.DataFrame:
+@checked
+def audit_table(claims: Claims, evidence: Evidence, at_most: Whole | None = 6) -> pd.DataFrame:
     "One row per sentence: section, sentence, test, evidence, verdict; of cases that fail, `at_most` are listed."
     rows = [(c.section, c.sentence, c.test, *assess(c, evidence, at_most)) for c in claims.values()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
+@checked
 def claims_table(claims: Claims, evidence: Evidence) -> pd.DataFrame:
     "One row per sentence: `audit_table` of what was measured, in full, and verdict and evidence in print."
     table, printed = (audit_table(claims, e, at_most=None) for e in (evidence, evidence.in_print))
@@ -337,6 +376,7 @@ WRAPPED = {"text-align": "left", "vertical-align": "top", "white-space": "normal
            "max-width": "22em", "font-size": "85%"}
 
 # %% ../nbs/08b_claims.ipynb #deebee78
+@checked
 def style_claims(table: pd.DataFrame) -> Styler:
     "The table to read: wrapped, verdicts coloured, no index."
     css = lambda v: f"background-color: {COLOURS[v]}; color: black" if v in COLOURS else ""
@@ -345,6 +385,7 @@ def style_claims(table: pd.DataFrame) -> Styler:
     return styler.relabel_index([HEADINGS.get(c, c) for c in table], axis=1)
 
 # %% ../nbs/08b_claims.ipynb #2d4c494b
+@checked
 def verdict_counts(table: pd.DataFrame) -> pd.DataFrame:
     "How many sentences have each verdict: here (rows) and, if the table has both, in print (columns)."
     in_order = lambda names: [v for v in COLOURS if v in set(names)]
@@ -372,6 +413,7 @@ def _groups(here: pd.Series, there: pd.Series) -> dict[str, pd.Series]:
             "About people, and fail in print, at least in part": people & there.isin([PART, FAILS])}
 
 # %% ../nbs/08b_claims.ipynb #5396caaf
+@checked
 def failures(table: pd.DataFrame) -> str:
     "Markdown: the sentences that do not hold, or not everywhere, by where they fail."
     table = table.fillna("")

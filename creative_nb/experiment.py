@@ -25,7 +25,7 @@ from .generators import Interpolation
 from .methods import METHODS, DeclaredMethod, TooFewNeurons
 from .models import load_model, network_class
 from .novelty import METRICS, Metric, Novelty, reconstruction_distance
-from .paper import Paper, expect, load_paper, merged, shelf
+from .paper import Paper, check_injected, expect, load_paper, merged, shelf
 from .published import printed_rows, printed_table, printed_tables, side_by_side
 from .runs import provenance, read_table, record, save_figure, save_table
 from .training import Schedule, fits, network_key, train_to_file
@@ -91,14 +91,16 @@ class Setting:
 def _at(where: str, make: Callable, *args, **kwargs):
     "Call `make`; an error says where the arguments come from."
     try: return make(*args, **kwargs)
-    except (ValueError, TypeError, FileNotFoundError) as e: raise type(e)(f"{where}: {e}") from e
+    except FileNotFoundError as e: raise FileNotFoundError(f"{where}: {e}") from e
+    except (ValueError, TypeError) as e: raise ValueError(f"{where}: {e}") from e
 
 def _check_network(about: dict):
     "ValueError or TypeError if no such network can be trained, FileNotFoundError if there is no such file."
-    network = Network.of(about)
+    check("network", about, dict)
+    network = Network.of({"model": "none"} | about)
     if network.file and not from_root(network.file).is_file():
         raise FileNotFoundError(f"file={network.file!r}: expected a checkpoint, found no file")
-    if network.model in about: return  # a setting that names no network
+    if "model" not in about: return
     hints = get_type_hints(inspect.unwrap(network_class(network.model).__init__), include_extras=True)
     expect(f"arguments of {network.model}", network.config, hints)
     for name, value in network.config.items(): check(name, value, hints[name])
@@ -111,12 +113,12 @@ def load_setting(paper: str | Paper, name: Text, scale: Text, change: dict | Non
     paper = paper if isinstance(paper, Paper) else load_paper(paper)
     about, where = merged(paper.setting(name, scale), change), f"setting {name} of {paper.name}"
     expect(f"change of {where}", about, FIELDS)
-    for kind in ("vae", "classifier"): _at(f"{where}, {kind}", _check_network, {"model": kind} | (about.get(kind) or {}))
+    for kind in ("vae", "classifier"): _at(f"{where}, {kind}", _check_network, about.get(kind) or {})
     about = {k: v for k, v in about.items() if v is not None}
     setting = _at(where, Setting, paper.name, name, scale, **about)
     loader(setting.dataset)
     size, judges = setting.size and tuple(setting.size), tuple(setting.classifiers)
-    return replace(setting, device=str(pick_device(setting.device)), size=size, classifiers=judges)
+    return replace(setting, device=str(_at(where, pick_device, setting.device)), size=size, classifiers=judges)
 
 # %% ../nbs/09a_experiment.ipynb #698d6b86
 @checked
@@ -290,6 +292,7 @@ class Run:
         change: dict | None = None,  # fields of the setting to change, such as {"vae": {"epochs": 5}}
         out: str = "",  # where the results go, instead of the run's shelf
     ):
+        check_injected()
         self.paper, self.started = load_paper(paper), time.time()
         self.setting = load_setting(self.paper, setting, scale, change)
         self.networks = Networks(self.setting)
@@ -428,13 +431,13 @@ def keep_checkpoints(self: Run):
 # %% ../nbs/09a_experiment.ipynb #243e0cc0
 @patch
 @checked
-def printed(self: Run, table: Text) -> pd.DataFrame:
-    "The rows of a printed table that are about this run's data set; empty if there are none."
+def printed(self: Run, table: str) -> pd.DataFrame:
+    "The rows of a printed table that are about this run's data set; empty if there are none, or no table (empty name)."
     return printed_rows(self.paper.name, table, self.dataset)
 
 @patch
 @checked
-def with_printed(self: Run, measured: pd.DataFrame, table: Text, **options):
+def with_printed(self: Run, measured: pd.DataFrame, table: str, **options):
     """Measured beside printed, for this data set and the columns measured;
     the measured table alone if the paper has no such rows."""
     printed = self.printed(table)

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'Entries', 'SCALE', 'WHOLE', 'expect', 'Paper', 'check_paper', 'known_settings', 'paper_names',
-           'load_paper', 'merged', 'shelf']
+           'load_paper', 'merged', 'check_injected', 'shelf']
 
 # %% ../nbs/08a_paper.ipynb #3b6fe527
+import ast, sys
 from collections.abc import Iterable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,8 +133,10 @@ def load_paper(name: Text) -> Paper:
     where = f"nbs/{name}/paper.yaml"
     about, hints = _read(repo_root() / where), get_type_hints(Paper, include_extras=True)
     expect(where, about, SECTIONS)
-    for section, value in about.items(): check(f"{where}, {section}", value, hints[section])
-    return Paper(name, **about)
+    try:
+        for section, value in about.items(): check(f"{where}, {section}", value, hints[section])
+        return Paper(name, **about)
+    except TypeError as e: raise ValueError(str(e)) from e
 
 # %% ../nbs/08a_paper.ipynb #03e931a7
 @checked
@@ -189,6 +193,19 @@ def after(self: Paper, notebook: Text) -> list[str]:
     names = (self.notebooks[notebook] or {}).get("after") or []
     above = list(self.notebooks)[:list(self.notebooks).index(notebook)]
     return [n for n in above if not self.per_paper(n) or self.per_paper(notebook)] if names == "all" else list(names)
+
+# %% ../nbs/08a_paper.ipynb #5f3b6b1e
+def check_injected():
+    "In a notebook that papermill executes: ValueError if it was given a parameter that the notebook does not have."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = shell.user_ns.get("In", []) if shell else []
+    for before, cell in zip(cells, cells[1:]):
+        if cell.startswith("# Parameters\n"):
+            with suppress(SyntaxError): expect("parameters", _assigned(cell), _assigned(before))
+
+def _assigned(cell: str) -> list[str]:
+    nodes = ast.walk(ast.parse(cell))
+    return [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 # %% ../nbs/08a_paper.ipynb #30160edd
 @patch

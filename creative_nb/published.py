@@ -67,7 +67,7 @@ def _our_names(paper: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(method=table.method.replace(names)) if "method" in table else table
 
 @checked
-def printed_rows(paper: Text, table: Text, dataset: Text, folder: str | Path = PRINTED) -> pd.DataFrame:
+def printed_rows(paper: Text, table: str, dataset: Text, folder: str | Path = PRINTED) -> pd.DataFrame:
     "The rows of a printed table that are about a data set; empty if there are none, or no such table."
     if table not in printed_tables(paper, folder): return pd.DataFrame()
     read = printed_table(paper, table, folder)

@@ -11,22 +11,25 @@ import base64, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import nbformat
-from .core import from_root, repo_root, write_text
+from .checks import Text, checked
+from .core import File, from_root, repo_root, write_text
 from .execute import INJECTED, from_here
 from .paper import shelf
-from .pipeline import Job, _snakemake, failed, index_table, only_one, plan, selection, written
+from .pipeline import Job, Names, _snakemake, failed, index_table, only_one, plan, selection, written
 from .runs import small_png
 
 # %% ../nbs/10b_release.ipynb #f2e70fcb
+@checked
 def outdated(config: dict) -> list[str]:
     "Executed notebooks that Snakemake would make again; `config` is a `selection`."
-    report = _snakemake(config, "--summary", "--cores", "all", capture_output=True, text=True)
+    report = _snakemake(config, "--summary", "--cores", "all", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if report.returncode:
         raise RuntimeError(f"snakemake could not say whether the run is finished:\n{report.stderr.strip()}")
     rows = [line.split("\t") for line in report.stdout.splitlines()[1:]]
     return [row[0] for row in rows if row[-1] != "no update"]
 
 # %% ../nbs/10b_release.ipynb #a13e651d
+@checked
 def unfinished(jobs: list[Job], config: dict) -> list[str]:
     "What keeps a run from being released."
     problems = [f"failed: {p}" for p in failed(config["scale"])]
@@ -39,7 +42,8 @@ def unfinished(jobs: list[Job], config: dict) -> list[str]:
 def _sources(nb) -> list[str]: return [c.source for c in nb.cells if INJECTED not in c.metadata.get("tags", [])]
 
 # %% ../nbs/10b_release.ipynb #0733707e
-def copy_outputs(executed: str | Path, notebook: str | Path):
+@checked
+def copy_outputs(executed: File, notebook: File):
     """Put the outputs of an executed notebook into its source, with the parameters it ran with.
     ValueError if the cells differ."""
     ran, nb = nbformat.read(executed, 4), nbformat.read(notebook, 4)
@@ -56,7 +60,8 @@ def _nbdev_clean(notebook: str | Path):
     subprocess.run([Path(sys.executable).parent / "nbdev_clean", "--fname", str(notebook)], cwd=repo_root(), check=True)
 
 # %% ../nbs/10b_release.ipynb #c1cd96c1
-def tidy(nb):
+@checked
+def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     "An executed notebook fit to be kept: no error stream, no counts, small pictures, nothing about this machine."
     nb.metadata = {k: v for k, v in nb.metadata.items() if k in ("kernelspec", "language_info")}
     for cell in nb.cells:
@@ -82,12 +87,14 @@ def _copy(path: Path, to: Path) -> Path:
     return to
 
 # %% ../nbs/10b_release.ipynb #cf09faca
+@checked
 def places(job: Job) -> dict[str, str]:
     "Where the parts of a job's shelf go."
     return {"tables": shelf(job.paper.name, job.setting), "figures": f"figures/{job.paper.name}/{job.setting}",
             "checkpoints": "data/checkpoints"}
 
 # %% ../nbs/10b_release.ipynb #4a0aafaa
+@checked
 def released_files(job: Job) -> list[Path]:
     "Copy what a job has written."
     here, copied = from_root(job.output).parent, []
@@ -97,7 +104,8 @@ def released_files(job: Job) -> list[Path]:
     return copied
 
 # %% ../nbs/10b_release.ipynb #df83b5e9
-def release(scale: str = "paper", papers=None, settings=None) -> list[Path]:
+@checked
+def release(scale: Text = "paper", papers: Names = None, settings: Names = None) -> list[Path]:
     "Copy a finished run into the repository. RuntimeError says what is missing."
     jobs, config = plan(scale, papers, settings), selection(scale, papers, settings)
     with only_one(scale):
@@ -108,6 +116,7 @@ def release(scale: str = "paper", papers=None, settings=None) -> list[Path]:
     return copied
 
 # %% ../nbs/10b_release.ipynb #e5db623f
+@checked
 def release_notebook(job: Job) -> list[Path]:
     "The first setting's outputs go into the notebook itself, another's executed copy to its shelf."
     if job.setting in (job.settings[:1] or (job.setting,)) or job.paper.per_paper(job.notebook):
@@ -152,7 +161,8 @@ def readme() -> str:
     return "<!-- made from nbs/index.ipynb by `make readme` -->\n\n" + "\n\n".join(p for p in parts if p.strip()) + "\n"
 
 # %% ../nbs/10b_release.ipynb #8851c4b5
-def index_markdown(paper: str) -> str:
+@checked
+def index_markdown(paper: Text) -> str:
     "The index of a paper as a table in Markdown, with links seen from `nbs/`."
     link = lambda text, path: f"[{text}]({os.path.relpath(path, 'nbs')})"
     rows = ["| printed | made by | measured |", "|---|---|---|"]

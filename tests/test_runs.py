@@ -498,3 +498,196 @@ def test_few_colours_are_kept_as_they_are():
 def test_a_table_is_saved_as_csv_only(tmp_path):
     with pytest.raises(ValueError, match="path=.*losses.txt: expected a name that ends in .csv"):
         save_table(pd.DataFrame({"a": [1]}), tmp_path / "losses.txt", {})
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda p: save_table(pd.DataFrame([[1, 2]], columns=["a", "a"]), p / "t.csv", {}), "'a' occurs twice"),
+    (lambda p: save_table(pd.DataFrame(), p / "t.json", {}), "ends in .csv"),
+    (lambda p: save_table(pd.DataFrame(), p / "v1.5", {}), "ends in .csv"),
+    (lambda p: save_table([1], p / "t.csv", {}), "df=.*expected a DataFrame"),
+    (lambda p: save_table(pd.DataFrame(), p / "t.csv", None), "provenance=None: expected a dict"),
+    (lambda p: runs.save_figure(None, p / "f.png", {}), "fig=None: expected a figure"),
+    (lambda p: runs.save_figure(matplotlib.figure.Figure(), p / "f.png", {}, dpi=0), "dpi=0: expected"),
+    (lambda p: small_png(b"junk"), "picture=b'junk': expected a PNG"),
+    (lambda p: runs.device_in_words("gpu"), "device='gpu': expected"),
+    (lambda p: runs.read_table(p / "none.csv"), "none.csv.*expected a table"),
+    (lambda p: runs.provenance(scale="quick", paper="p", setting="s", dataset="d", data_hash="h", seed=0, device="cpu",
+                               started="a"), "started='a': expected"),
+    (lambda p: runs.provenance(scale="quick", paper="p", setting="s", dataset="d", data_hash="h", seed=-1,
+                               device="cpu"), "seed=-1: expected")])
+def test_bad_arguments_are_named(tmp_path, call, message):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message): call(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3\n", b"\xff\xfe\x00\x01", b"\x89PNG\r\n\x1a\n\x00"])
+def test_a_file_that_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="t.csv.*expected a CSV"): runs.read_table(tmp_path / "t.csv")
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    table = pd.DataFrame({"dataset": ["2024"], "method": ["1e3"], "item": ["001"], "label": ["True"], "n": [7]})
+    back = runs.read_table(save_table(table, tmp_path / "t.csv", {}))
+    assert back.iloc[0].tolist() == ["2024", "1e3", "001", "True", 7]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners of files")
+def test_the_commit_of_another_users_checkout(tmp_path, monkeypatch):
+    "As in a container; where git cannot say, the user is told once."
+    git = lambda *args: subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path,
+                                       check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "settings.ini").write_text("")
+    git("init"), git("add", "."), git("commit", "-m", "first")
+    commit = git("rev-parse", "HEAD")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert runs.git_commit() == commit
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.warns(UserWarning, match="commit of this checkout is unknown"): assert runs.git_commit() == "unknown"
+
+
+# What is refused before anything runs
+
+def declared(root: Path, text: str):
+    (root / "nbs/small/paper.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("old, new", [
+    ("", "[1, 2]"), ("", "7"), ("", "text"), ("", ""), ("", "title: [1\n"), ("", "title:\n\tseed: 1"),
+    ("", "title: !!python/object/apply:os.system ['true']"),
+    ("settings: {digits: {}, mnist: {}}", "settings: [digits]"),
+    ("settings: {digits: {}, mnist: {}}", "settings: {digits: 5}"), ("  smoke: %s", "  smoke: {settings: digits}"),
+    ("  smoke: %s", "  smoke: {}"), ("  smoke: %s", "  smoke:"), ("  smoke: %s", "  smoke: {settings: null}"),
+    ("  smoke: %s", "  smoke: [digits]"), ("after: all", "after: 5"), ("after: all", "after: [later]"),
+    ("  01_vae_losses: {}", "  01_vae_losses: 5"), ("title: A small paper", "title: 5"),
+    ("title: A small paper", "defaults: {seed: -1}"), ("title: A small paper", "defaults: {seed: 1.5}"),
+    ("title: A small paper", "defaults: {vae: {epochs: many}}"),
+    ("title: A small paper", "defaults: {vae: {epochs: 0}}"),
+    ("title: A small paper", "defaults: {vae: {file: 5}}"), ("title: A small paper", "defaults: {vae: {file: none}}"),
+    ("title: A small paper", "defaults: {vae: {model: VAE, hidden: ab}}"),
+    ("title: A small paper", "defaults: {vae: {model: VAE, hiden: [2]}}"),
+    ("title: A small paper", "defaults: {vae: {model: Nothing}}"), ("title: A small paper", "defaults: {vae: [1]}"),
+    ("title: A small paper", "defaults: {device: gpu}"), ("title: A small paper", "index: {Table 1: {notebook: 7}}")])
+def test_a_wrong_file_is_named_with_what_is_expected(checkout, old, new):
+    declared(checkout, (PAPER if old else "").replace(old, new).replace("%s", SMOKE) if old else new)
+    with pytest.raises((ValueError, FileNotFoundError), match="(small|scale).*expected|not valid YAML"):
+        pipeline.run("smoke")
+    assert not (checkout / "runs").exists()
+
+
+@pytest.mark.parametrize("smoke", ["{settings: [digits], by_setting: null}", "{settings: [digits], networks: null}",
+                                   "{settings: [digits], by_setting: {digits: null}}",
+                                   "{settings: [digits], notebooks: {01_vae_losses: null}}"])
+def test_an_empty_section_is_as_none(checkout, smoke):
+    declare(checkout, smoke)
+    assert len(pipeline.plan("smoke")) == 3
+
+
+def test_a_setting_may_be_called_2024(checkout):
+    declared(checkout, (PAPER % "{settings: [2024]}").replace("mnist: {}", "2024: {dataset: digits}"))
+    assert [j.setting for j in pipeline.plan("smoke")] == ["2024", "2024", "all"]
+
+
+@pytest.mark.parametrize("args, message", [
+    (("smoke", "quick"), "quick is no option"), (("smoke", "--cores", "0"), "one core or more"),
+    (("smoke", "-c0"), "one core or more"), (("smoke", "--cores", "many"), "options: expected"),
+    (("smoke", "--no-such-option"), "no-such-option"), (("smoke quick",), "expected some of"),
+    (("smoke", "-n", "--settings", "folder"), "ROOT=pictures SIZE=28x28"), (("smoke", "--size", "8x"), "size='8x'"),
+    (("smoke", "--size", "8"), "images of its own size"), (("smoke", "--change", "{"), "expected JSON"),
+    (("smoke", "--change", "[1]"), "expected JSON"), (("smoke", "--change", '{"seed": "a"}'), "seed='a': expected")])
+def test_a_wrong_command_is_refused(checkout, capsys, args, message):
+    with pytest.raises(SystemExit) as e: pipeline.main(["run", *args])
+    said = f"{e.value} {capsys.readouterr().err}"
+    assert message in said and "Traceback" not in said and not (checkout / "runs").exists()
+
+
+@pytest.mark.parametrize("size, expected", [("28", [28, 28]), ("28x20", [28, 20])])
+def test_a_folder_of_images_has_a_place_and_a_size(checkout, size, expected):
+    change = json.loads(pipeline.changed("", "pictures", size))
+    assert change == {"root": str(checkout / "pictures"), "size": expected}
+    jobs = pipeline.plan("smoke", settings="folder", change=json.dumps(change))
+    assert pipeline.parameters(jobs[0])["change"] == change
+
+
+@pytest.mark.parametrize("name, content", [("README.md", "# Read me"), ("list.ipynb", "[1]"), ("empty.ipynb", "{}")])
+def test_a_file_that_is_no_notebook_is_named(checkout, name, content):
+    (checkout / name).write_text(content)
+    done = command("execute", name, "out.ipynb")
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and name in done.stderr
+    assert "Traceback" not in done.stderr and not (checkout / "out.ipynb").exists()
+
+
+# The machine it runs on
+
+def test_results_dated_in_the_future_are_no_trap(finished):
+    "The clock was set back: what was changed runs again, and nothing that was made is deleted."
+    later = time.time() + 2 * 86400
+    for path in finished.glob("runs/smoke/small/*/*.ipynb"): os.utime(path, (later, later))
+    write_notebook(finished, "small/02_neurons", "from creative_nb.extra import number\nnumber = number + 4" + SAVE)
+    run_smoke("digits mnist")
+    assert printed(finished / RUNS / "digits/02_neurons.ipynb") == "measured digits 5\n" and stale(BOTH) == []
+
+
+def test_an_input_dated_in_the_future_is_named(checkout):
+    declare(checkout, "{settings: [digits], notebooks: {01_vae_losses: {labels: labels.csv}}}")
+    (checkout / "labels.csv").write_text("")
+    os.utime(checkout / "labels.csv", (time.time() + 9000,) * 2)
+    with pytest.raises(ValueError, match="labels.csv is dated .* in the future.*touch"): run_smoke()
+
+
+def test_a_home_that_cannot_be_written(checkout):
+    done = command("run", "smoke", "--cores", "1", env=os.environ | {"HOME": "/dev/null", "XDG_CACHE_HOME": ""})
+    assert done.returncode == 0, done.stderr
+    assert not (checkout / "runs/smoke/.tmp").exists()
+
+
+def test_nobodys_profile_reaches_a_kernel(checkout):
+    "Startup files of IPython and of Python, and a style of Matplotlib."
+    startup = checkout / "ipython/profile_default/startup/00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("leaked = 1\n")
+    (startup.parents[1] / "ipython_kernel_config.py").write_text("c.IPKernelApp.exec_lines = ['also = 1']\n")
+    (checkout / "start.py").write_text("leaked_too = 1\n")
+    (checkout / "style").mkdir()
+    (checkout / "style" / "matplotlibrc").write_text("lines.linewidth: 17\n")
+    write_notebook(checkout, "look", "from matplotlib import rcParams\nnames = {'leaked', 'also', 'leaked_too'}\n"
+                   "print(names & set(globals()), rcParams['lines.linewidth'])")
+    own = {"IPYTHONDIR": str(checkout / "ipython"), "PYTHONSTARTUP": str(checkout / "start.py"),
+           "MPLCONFIGDIR": str(checkout / "style")}
+    done = command("execute", "nbs/look.ipynb", "out/look.ipynb", env=os.environ | own)
+    assert done.returncode == 0, done.stderr
+    assert printed(checkout / "out/look.ipynb") == "set() 1.5\n"
+
+
+def test_papermill_alone_refuses_an_unknown_parameter(checkout):
+    write_notebook(checkout, "small/01_vae_losses", "from creative_nb.experiment import Run\n"
+                   "Run(paper, setting, scale)")
+    write_notebook(checkout, "small/02_neurons", "from creative_nb.claims import Evidence\n"
+                   "Evidence(paper, [setting], scale)")
+    for name, option, problem in (("01_vae_losses", "seting", "seting"), ("02_neurons", "dataste", "dataste")):
+        done = subprocess.run([sys.executable, "-m", "papermill", f"nbs/small/{name}.ipynb", "o.ipynb", "-k", "python3",
+                               "--language", "python", "-p", option, "mnist"], capture_output=True, text=True)
+        assert done.returncode and f"parameters: unknown {problem}; expected some of paper, setting" in done.stderr
+
+
+def test_what_killed_runs_left_is_gone_after_the_next(checkout):
+    for name in (".tmp/tmpabc/x", "small/digits/01_vae_losses.77.partial.ipynb"):
+        path = checkout / "runs/smoke" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left")
+    run_smoke()
+    left = sorted(p.name for p in (checkout / "runs").rglob("*") if p.is_file())
+    assert left == [".lock", "01_vae_losses.ipynb", "02_neurons.ipynb", "99_report.ipynb"]
+
+
+def test_an_interrupt_is_no_traceback(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "_snakemake", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit) as e: pipeline.main(["run", "smoke"])
+    assert e.value.code == 130 and capsys.readouterr().err == "stopped; the same command resumes it\n"
+
+
+def test_a_missing_result_is_a_failure_whatever_snakemake_says(checkout, monkeypatch):
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(pipeline, "_snakemake", lambda *a, **k: done)
+    with pytest.raises(RuntimeError, match="missing: runs/smoke/small/all/99_report.ipynb"): pipeline.run("smoke")

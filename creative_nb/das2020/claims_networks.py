@@ -96,14 +96,14 @@ def accuracies(evidence):
        "The time per sample is at most 10 % above that of plain decoding, for each method.")
 def overhead(evidence):
     columns = ["method", "plain_us_per_sample", "creative_us_per_sample"]
-    for r in evidence.table("benchmarks_decoding", columns=columns).itertuples():
+    for r in evidence.timings("benchmarks_decoding", columns=columns).itertuples():
         ratio = r.creative_us_per_sample / r.plain_us_per_sample
         yield case_from("", f"{evidence.label(r.method)} {ratio:.2f}", ratio <= 1 + SIMILAR, ratio)
 
 # %% ../../nbs/das2020/94_claims_on_networks.ipynb #f4b5fdc2
 def _timed(evidence: Evidence) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     "Method, neurons and seconds of the narrowest and the widest layer that was timed."
-    rows = evidence.table("benchmarks_growth", columns=["task", "line", "against", "size", "seconds"])
+    rows = evidence.timings("benchmarks_growth", columns=["task", "line", "against", "size", "seconds"])
     rows = rows.query("task == 'decoding' and against == 'neurons in the layer' and line != 'plain'")
     for line, timed in rows.sort_values("size").groupby("line", sort=False):
         ends = timed.iloc[[0, -1]]
