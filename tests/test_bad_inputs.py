@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_type_hints
+from typing import get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -20,18 +20,19 @@ import pytest
 import torch
 
 import creative_nb
-from creative_nb.checks import problem
+from creative_nb.checks import in_words, problem
 from creative_nb.generators import Prior
 
 TABLE = Path(__file__).with_name("bad_inputs.csv")
 # What the library itself calls, thousands of times or with what it has checked.
-INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "core.rng", "novelty.Views"}
+INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "core.rng", "novelty.Views",
+            "annotation_tool.main", "pipeline.main"}
 PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
 SAMPLES = [1, 2, 0.5, 1.5, "max", "a", "#0173b2", "mnist", "truncated", "unit", "image", "higher", True,
-           None, {}, [], ["a"], (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"), ("encoder",), [("a", "b")],
-           torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}), pd.Series([1]), Path("a"),
+           None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
+           ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}), pd.Series([1]), Path("a"),
            torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""), torch.device("cpu"),
            lambda *a: None, iter(()), sys, b"a"]
 
@@ -79,12 +80,12 @@ def fitting(hint):
 def call(f, argument, value):
     "Call `f` with one bad argument; every other one that must be given is of the right type."
     function = f.__init__ if inspect.isclass(f) else f
-    given, hints = {argument: value}, arguments(f)
+    given, hints, kind = {argument: value}, arguments(f), inspect.signature(function).parameters[argument].kind
     for name, p in inspect.signature(function).parameters.items():
-        if name in given or p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD): continue
+        if name in given or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD): continue
+        if p.default is not p.empty and kind is not p.VAR_POSITIONAL: continue
         if name in ("self", "cls"): given[name] = blank(owner(f))
         else: given[name] = fitting(hints[name]) if name in hints else None
-    kind = inspect.signature(function).parameters[argument].kind
     others = {k: v for k, v in given.items() if k != argument}
     if kind is inspect.Parameter.VAR_POSITIONAL: return function(*others.values(), value)
     if kind is inspect.Parameter.VAR_KEYWORD: return function(**others, x=value)
@@ -99,7 +100,9 @@ def owner(f):
 
 def blank(cls):
     "An object of a class that nothing was done to."
-    return object.__new__(type("Blank", (cls,), {name: None for name in getattr(cls, "__abstractmethods__", ())}))
+    cls = get_origin(cls) or cls
+    made = type("Blank", (cls,), {name: None for name in getattr(cls, "__abstractmethods__", ())})
+    return cls.__new__(made)
 
 
 def refusal(f, argument, value):
@@ -150,7 +153,9 @@ def proposed(name, f):
                 if problem(eval(text, SPACE), hint) is not None: refused.append(text)
             except Exception: refused.append(text)
         first, rest = refused[:2], [t for t in refused[2:] if t in ("-1", "0", "nan", "2.5", "True", "[]", "''")]
-        for text in (*first, *rest[:2]): yield name, argument, text, "expected"
+        for text in (*first, *rest[:2]):
+            error, words = refusal(f, argument, eval(text, SPACE))[0], in_words(hint)
+            yield name, argument, text, words if words in str(error) else "expected"
 
 
 if __name__ == "__main__":
