@@ -662,7 +662,7 @@ def stub():
 
 
 @pytest.mark.parametrize("method", [LowActive(), LowActive(n=3, fraction=0.2), LowActive(correlated=False),
-                                    NonSpecific(n=2), LowActive(fraction=0.01), Correlation(), RandomOff()], ids=repr)
+                                    NonSpecific(n=1), LowActive(fraction=0.01), Correlation(), RandomOff()], ids=repr)
 def test_one_latent_alone_is_decoded_as_in_a_batch(decoder, method):
     z = standard_normal(40, (LATENT,), seed=3)
     with warnings.catch_warnings(action="ignore"):
