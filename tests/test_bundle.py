@@ -220,7 +220,7 @@ def test_commands_of_the_readme_are_understood():
     assert len(commands) > 2
     for command in commands:
         given = dict(re.findall(r"(\w+)=(\S+)", command))
-        assert set(given) <= {"PAPER", "SCALE", "SETTINGS", "ONLY", "DATASET", "ITEM", "PORT"}, command
+        assert set(given) <= {"PAPER", "SCALE", "SETTINGS", "ONLY", "DATASET", "ITEM", "PORT", "ROOT", "SIZE"}, command
         if "PAPER" in given: assert given["PAPER"] in paper_names()
         if "ONLY" in given: assert any(given["ONLY"] in load_paper(p).notebooks for p in paper_names())
     papermill = re.findall(r"papermill (nbs/\S+\.ipynb) \S+((?: -[py] \w+ [^\s`]+)+)", text)
