@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Count', 'Seed', 'Number', 'Positive', 'NotNegative', 'Share', 'InnerShare', 'PartOf', 'Percent', 'Text',
-           'Size', 'SEQUENCES', 'WORDS', 'Kind', 'is_number', 'problem', 'in_words', 'shown', 'check_memory', 'check',
-           'checked', 'check_tensor']
+           'Size', 'SEQUENCES', 'WORDS', 'POSITIONAL', 'VAR_ARGS', 'VAR_KWARGS', 'Kind', 'is_number', 'problem',
+           'in_words', 'shown', 'check_memory', 'check', 'checked', 'check_tensor']
 
 # %% ../nbs/00_checks.ipynb #78ef76c6
 import functools, inspect, math, numbers, os, types
@@ -142,12 +142,16 @@ def _sure(hint) -> tuple[type, ...]:
     return (hint,) if plain and hint.__module__ != "collections.abc" else ()  # a text is a sequence, but not for us
 
 # %% ../nbs/00_checks.ipynb #d8818be5
-def _check_call(f: Callable, names: list[str], rest: str, more: str, args: tuple, kwargs: dict):
-    "Check what a call gives to the arguments `names`, to `*rest` and to `**more`."
-    hints = _hints(f)
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+VAR_ARGS, VAR_KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+
+def _check_call(f: Callable, kinds: dict, args: tuple, kwargs: dict):
+    "Check what a call gives to the arguments of `f`, by name their `kinds`, and to its `*args` and `**kwargs`."
+    hints, names = _hints(f), [name for name, kind in kinds.items() if kind <= POSITIONAL]
+    rest, more = (next((k for k, kind in kinds.items() if kind == which), None) for which in (VAR_ARGS, VAR_KWARGS))
     given = [*zip(names, args), *((rest, value) for value in args[len(names):]), *kwargs.items()]
     for name, value in given:
-        hint, sure = hints.get(name if name in hints else more, (None, ()))
+        hint, sure = hints.get(name if name in kinds else more, (None, ()))
         if hint is not None and not isinstance(value, sure): check(name, value, hint)
 
 # %% ../nbs/00_checks.ipynb #ef0ea547
@@ -157,12 +161,9 @@ def checked(f):
         f.__init__ = checked(f.__init__)
         return f
     kinds = {name: p.kind for name, p in inspect.signature(f).parameters.items()}
-    names = [name for name, kind in kinds.items() if kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    rest, more = (next((name for name, kind in kinds.items() if kind == which), "")
-                  for which in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
     @functools.wraps(f)
     def wrapper(*args, **kwargs):
-        _check_call(f, names, rest, more, args, kwargs)
+        _check_call(f, kinds, args, kwargs)
         return f(*args, **kwargs)
     return wrapper
 
