@@ -393,8 +393,8 @@ def _decided(a: str, b: str, measure: str, mean: float, error: float, df: int, c
     p = float(2 * t.sf(abs(mean) / error, df)) if error > 0 else float(mean == 0)
     better = a if (mean > 0) == (measure != "brier") else b  # of the Brier score, less is better
     verdict = "not decided" if abs(mean) <= half else f"{better} better"
-    return {"model": a, "against": b, "measure": measure, "difference": float(mean), "low": mean - half, "high": mean + half,
-            "p": p, "verdict": verdict}
+    return {"model": a, "against": b, "measure": measure, "difference": float(mean), "low": float(mean - half),
+            "high": float(mean + half), "p": p, "verdict": verdict}
 
 # %% ../nbs/07b_creativity.ipynb #84b70e16
 def _class_measures(label: np.ndarray, p: np.ndarray, classes: np.ndarray) -> dict[str, float]:
