@@ -25,7 +25,7 @@ def _votes(labels: pd.DataFrame, questionnaire: str) -> pd.DataFrame:
 # %% ../nbs/06d_agreement.ipynb #150d8068
 def _warn_raters(raters: pd.Series, minimum: float):
     "Warn where a number of votes is no fair rule: raters differ by image, or are too few for any consensus."
-    if minimum < 1: return
+    if minimum <= 1: return
     if raters.max() < minimum:
         warnings.warn(f"no image has {minimum} raters, so none has a consensus: minimum={raters.max()} "
                       "or a share of the raters, such as minimum=1/2, would give some", stacklevel=4)
@@ -72,8 +72,8 @@ def _from_totals(total: np.ndarray, items: int) -> np.ndarray:
     agree, share = mean[..., 0], mean[..., 2:2 + k]
     answers, n = total[..., 2 + k:], total[..., 2 + k:].sum(-1)
     chance, any_key = (share**2).sum(-1), (share * (1 - share)).sum(-1) / (k - 1)
-    disagree, by_chance = 1 - total[..., 1] / n, 1 - (answers * (answers - 1)).sum(-1) / (n * (n - 1))
     with np.errstate(invalid="ignore", divide="ignore"):
+        disagree, by_chance = 1 - total[..., 1] / n, 1 - (answers * (answers - 1)).sum(-1) / (n * (n - 1))
         kappa, ac1 = ((agree - c) / (1 - c) for c in (chance, any_key))
         return np.stack([kappa, 1 - disagree / by_chance, agree, ac1])
 
