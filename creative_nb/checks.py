@@ -130,18 +130,25 @@ def check(name: str, value, hint):
 
 # %% ../nbs/00_checks.ipynb #b52bea5e
 @functools.cache
-def _hints(f: Callable) -> dict[str, Any]:
+def _hints(f: Callable) -> dict[str, tuple]:
+    "For each argument its type, and the classes whose every instance is of that type."
     hints = get_type_hints(f, include_extras=True)
-    return {name: hints[name] for name in inspect.signature(f).parameters if name in hints and name not in ("self", "cls")}
+    names = [name for name in inspect.signature(f).parameters if name in hints and name not in ("self", "cls")]
+    return {name: (hints[name], _sure(hints[name])) for name in names}
 
-def _check_call(f: Callable, signature: inspect.Signature, args: tuple, kwargs: dict):
+def _sure(hint) -> tuple[type, ...]:
+    if get_origin(hint) in (Union, types.UnionType): return tuple(c for a in get_args(hint) for c in _sure(a))
+    plain = isinstance(hint, type) and not get_args(hint) and hint not in (int, float, bool, object)
+    return (hint,) if plain and hint.__module__ != "collections.abc" else ()  # a text is a sequence, but not for us
+
+# %% ../nbs/00_checks.ipynb #d8818be5
+def _check_call(f: Callable, names: list[str], rest: str, more: str, args: tuple, kwargs: dict):
+    "Check what a call gives to the arguments `names`, to `*rest` and to `**more`."
     hints = _hints(f)
-    for name, value in signature.bind(*args, **kwargs).arguments.items():
-        if name not in hints: continue
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL: check(name, value, tuple[hints[name], ...])
-        elif kind is inspect.Parameter.VAR_KEYWORD: check(name, value, dict[str, hints[name]])
-        else: check(name, value, hints[name])
+    given = [*zip(names, args), *((rest, value) for value in args[len(names):]), *kwargs.items()]
+    for name, value in given:
+        hint, sure = hints.get(name if name in hints else more, (None, ()))
+        if hint is not None and not isinstance(value, sure): check(name, value, hint)
 
 # %% ../nbs/00_checks.ipynb #ef0ea547
 def checked(f):
@@ -149,10 +156,13 @@ def checked(f):
     if isinstance(f, type):
         f.__init__ = checked(f.__init__)
         return f
-    signature = inspect.signature(f)
+    kinds = {name: p.kind for name, p in inspect.signature(f).parameters.items()}
+    names = [name for name, kind in kinds.items() if kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    rest, more = (next((name for name, kind in kinds.items() if kind == which), "")
+                  for which in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD))
     @functools.wraps(f)
     def wrapper(*args, **kwargs):
-        _check_call(f, signature, args, kwargs)
+        _check_call(f, names, rest, more, args, kwargs)
         return f(*args, **kwargs)
     return wrapper
 

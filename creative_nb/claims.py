@@ -37,7 +37,7 @@ class Case:
     holds: bool | None
 
 @checked
-def case_from(where: str, text: str, holds: bool, *numbers: float) -> Case:
+def case_from(where: str, text: str, holds: bool | None, *numbers: float) -> Case:
     "A case that rests on `numbers`: without an outcome if one of them is NaN."
     return Case(where, text, None if any(map(isnan, numbers)) else bool(holds))
 

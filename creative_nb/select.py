@@ -8,7 +8,7 @@ __all__ = ['Picked', 'Uniforms', 'random_ranks', 'pack8', 'CandidateIndex', 'pic
            'WholeLayer', 'RelatedLayer', 'ClusterLayer']
 
 # %% ../nbs/04a_select.ipynb #a9783db3
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np, torch
 from torch import nn
@@ -139,8 +139,12 @@ def least_related(
 # %% ../nbs/04a_select.ipynb #393215c0
 class Candidates:
     "Neurons that may be chosen in each sample of a batch."
-    def __init__(self, layer: "Layer", index: CandidateIndex, mask: torch.Tensor | None = None):
-        self.layer, self.index, self.mask = layer, index, mask  # the mask (B, M) is needed for `nearest` only
+    def __init__(self, layer: "Layer", index: CandidateIndex | None = None, mask: torch.Tensor | None = None):
+        self.layer, self.mask = layer, mask  # the mask (B, M) is needed for `nearest` only
+        if index is not None: self.index = index
+
+    @cached_property
+    def index(self) -> CandidateIndex: return CandidateIndex(self.mask)
 
     @property
     def limit(self) -> torch.Tensor | None:
@@ -163,7 +167,16 @@ class Candidates:
 
     def most_correlated(self, u: torch.Tensor) -> Picked:
         "One at random, and those most correlated with it."
-        return self.nearest(self.one(u), self.limit)
+        return self._of_one(u) if len(u) == 1 else self.nearest(self.one(u), self.limit)
+
+    def _of_one(self, u: torch.Tensor) -> Picked:
+        "The same for a single sample, without what pays for many."
+        places, n = true_places(self.mask), self.layer.n
+        most = n if self.layer.fraction is None else min(n, int(len(places) * self.layer.fraction))
+        near = self.layer.order[places[int(u[0, 0] * len(places))]] if len(places) else places
+        found = near[self.mask[0, near]][:most]
+        index = self.layer.neurons(nn.functional.pad(found, (0, n - len(found))))
+        return index[None], (torch.arange(n, device=u.device) < len(found))[None]
 
 # %% ../nbs/04a_select.ipynb #3c6a836d
 class Layer:
@@ -189,7 +202,7 @@ class Layer:
     def off(self) -> Candidates:
         "Those that are off."
         mask = self.d <= self.threshold
-        return Candidates(self, CandidateIndex(mask), mask)
+        return Candidates(self, mask=mask)
 
 # %% ../nbs/04a_select.ipynb #37a831b7
 class WholeLayer(Layer):

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,12 @@ INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "
 PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
-SAMPLES = [1, 2, 0.5, 1.5, "max", "a", "#0173b2", "mnist", "truncated", "unit", "image", "higher", True,
+SAMPLES = [1, 2, 0.5, 1.5, "a.csv", "a.png", "max", "a", "#0173b2", "mnist",
+           "truncated", "unit", "image", "higher", True,
            None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
-           ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}), pd.Series([1]), Path("a"),
-           torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""), torch.device("cpu"),
-           lambda *a: None, iter(()), sys, b"a"]
+           ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}),
+           pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""),
+           torch.device("cpu"), lambda *a: None, iter(()), sys, b"a"]
 
 
 def public():
@@ -100,7 +101,7 @@ def owner(f):
 
 def blank(cls):
     "An object of a class that nothing was done to."
-    cls = get_origin(cls) or cls
+    while get_origin(cls): cls = get_args(cls)[0] if get_origin(cls) is Annotated else get_origin(cls)
     made = type("Blank", (cls,), {name: None for name in getattr(cls, "__abstractmethods__", ())})
     return cls.__new__(made)
 

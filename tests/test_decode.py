@@ -659,3 +659,14 @@ def stub():
     decoder = CreativeDecoder(Fast(), "act")
     decoder.stats_, decoder.latents_ = None, MANY
     return decoder
+
+
+@pytest.mark.parametrize("method", [LowActive(), LowActive(n=3, fraction=0.2), LowActive(correlated=False),
+                                    NonSpecific(n=1), LowActive(fraction=0.01), Correlation(), RandomOff()], ids=repr)
+def test_one_latent_alone_is_decoded_as_in_a_batch(decoder, method):
+    z = standard_normal(40, (LATENT,), seed=3)
+    with warnings.catch_warnings(action="ignore"):
+        for seed in range(10):
+            alone, changed = decoder.decode(z[:1], method, seed), int(decoder.changed_)
+            torch.testing.assert_close(decoder.decode(z, method, seed)[:1], alone)
+            assert int(decoder.changed_[0]) == changed

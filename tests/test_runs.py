@@ -496,7 +496,7 @@ def test_few_colours_are_kept_as_they_are():
 
 
 def test_a_table_is_saved_as_csv_only(tmp_path):
-    with pytest.raises(ValueError, match="path=.*losses.txt: expected a name that ends in .csv"):
+    with pytest.raises(ValueError, match="path=.*losses.txt': expected a name that ends in .csv"):
         save_table(pd.DataFrame({"a": [1]}), tmp_path / "losses.txt", {})
 
 

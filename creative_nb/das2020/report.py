@@ -109,7 +109,8 @@ def show_labelled(self: Report, result: str) -> dict[str, pd.DataFrame]:
     tables, printed = self.labelled(result), self.printed(self.printed_name(result))
     if result in INDEPENDENT: printed = printed.drop(columns="recon_distance", errors="ignore")  # shown above
     for source, df in tables.items():
-        shown = df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]].style.format(precision=3, na_rep="–")
+        shown = df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]]
+        shown = shown.style.format(precision=3, na_rep="–", escape="html").format_index(escape="html")
         display(side_by_side(df, printed, name=source) if len(printed)
                 else shown.hide().set_caption(f"Labels: {source}"))
     return tables
@@ -127,9 +128,10 @@ def all_tests(table4: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
 
 # %% ../../nbs/das2020/99_report.ipynb #5b052653
 def deviations(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    "By setting and over all: printed cells, median deviation, and the share of cells within 10 %."
+    "By setting and over all: printed cells; median, 90th percentile and largest deviation; the share of cells within 10 %."
     together = {"all": pd.concat(compared.values())} if len(compared) > 1 else {}
     return pd.DataFrame({s: {"cells": len(c), "median deviation, %": c.deviation.median(),
+                             "90th percentile, %": c.deviation.quantile(0.9), "largest, %": c.deviation.max(),
                              "within 10 %, %": 100 * (c.deviation <= 10).mean()}
                          for s, c in (compared | together).items()}).T
 
