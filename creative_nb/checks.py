@@ -147,7 +147,7 @@ def _check_call(f: Callable, names: list[str], rest: str, more: str, args: tuple
     hints = _hints(f)
     given = [*zip(names, args), *((rest, value) for value in args[len(names):]), *kwargs.items()]
     for name, value in given:
-        hint, sure = hints.get(name if name in hints else more, (None, ()))
+        hint, sure = hints.get(name if name in hints or name in names else more, (None, ()))
         if hint is not None and not isinstance(value, sure): check(name, value, hint)
 
 # %% ../nbs/00_checks.ipynb #ef0ea547
