@@ -182,7 +182,8 @@ def test_intervals_over_people_against_a_loop():
 @pytest.mark.parametrize("images, least", [(20, 0.91), (60, 0.92)])
 def test_intervals_hold_what_they_promise(images, least):
     truth = np.array(_agreement(_agreement_terms(random_votes(20000, 99))))
-    low, high = np.array([_over_images(_agreement_terms(random_votes(images, s)), 0.95) for s in range(300)]).swapaxes(0, 1)
+    terms = (_agreement_terms(random_votes(images, seed)) for seed in range(300))
+    low, high = np.array([_over_images(t, 0.95) for t in terms]).swapaxes(0, 1)
     inside = ((low <= truth) & (truth <= high)).mean(0)
     assert (inside >= least).all() and (inside <= 0.985).all()
 

@@ -409,15 +409,19 @@ def test_the_corrected_interval_by_hand():
     a, b = random.normal(0.8, 0.05, 20), random.normal(0.75, 0.05, 20)
     found, d = results(list(a), list(b)).difference("a", "b", confidence=0.9), a - b
     half = stats.t.ppf(0.95, 19) * d.std(ddof=1) * np.sqrt(1 / 20 + 1 / 4)
-    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx([d.mean(), d.mean() - half, d.mean() + half])
+    expected = [d.mean(), d.mean() - half, d.mean() + half]
+    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx(expected)
     assert found["p"] == pytest.approx(2 * stats.t.sf(abs(d.mean()) / (half / stats.t.ppf(0.95, 19)), 19))
     back = results(list(b), list(a)).difference("a", "b", confidence=0.9)
     assert back["high"] == pytest.approx(-found["low"]) and back["p"] == pytest.approx(found["p"])
 
 
-@pytest.mark.parametrize("a, b, measure, verdict", [([0.9, 0.91, 0.9, 0.92, 0.9], [0.5, 0.52, 0.51, 0.5, 0.5], "accuracy", "a better"),
-    ([0.9, 0.91, 0.9, 0.92, 0.9], [0.5, 0.52, 0.51, 0.5, 0.5], "brier", "b better"),
-    ([0.6, 0.5, 0.7, 0.4, 0.6], [0.5, 0.6, 0.6, 0.5, 0.5], "auc", "not decided"), ([0.5] * 5, [0.5] * 5, "auc", "not decided")])
+HIGH, LOW = [0.9, 0.91, 0.9, 0.92, 0.9], [0.5, 0.52, 0.51, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("a, b, measure, verdict", [(HIGH, LOW, "accuracy", "a better"),
+    (HIGH, LOW, "brier", "b better"),
+    ([0.6, 0.5, 0.7, 0.4, 0.6], [0.5, 0.6, 0.6, 0.5, 0.5], "auc", "not decided"), (LOW, LOW, "auc", "not decided")])
 def test_verdicts_of_two_models(a, b, measure, verdict):
     found = results(a, b, measure=measure).difference("a", "b", measure)
     assert found["verdict"] == verdict and (found["p"] < 0.05) == (verdict != "not decided")
@@ -472,9 +476,11 @@ def test_three_kinds_are_told_apart(three_kinds):
     pd.testing.assert_frame_equal(found.folds, again.folds)
 
 
-def test_copies_of_an_image_stay_on_one_side(three_kinds):
-    noise = three_kinds.head(30).assign(consensus=list(THREE) * 10, **{f"n{i}": np.random.default_rng(i).random(30) for i in range(12)})
-    copies, names = pd.concat([noise] * 3, ignore_index=True), [f"n{i}" for i in range(12)]
+def test_copies_of_an_image_stay_on_one_side():
+    names = [f"n{i}" for i in range(12)]
+    noise = pd.DataFrame(np.random.default_rng(0).random((30, 12)), columns=names)
+    noise = noise.assign(item=range(30), consensus=list(THREE) * 10)
+    copies = pd.concat([noise] * 3, ignore_index=True)
     auc = lambda groups: creativity.cross_validate_classes(copies, names, THREE, 3, groups=groups).summary.query(
         "model == 'all metrics' and measure == 'auc'")["mean"].item()
     assert auc("item") < 0.7 < auc(None)

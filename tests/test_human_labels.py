@@ -386,7 +386,8 @@ def with_a_bad_one(s) -> pd.DataFrame:
 
 def test_rules_leave_people_out_and_stand_in_the_record(root):
     write_labels(with_a_bad_one(labelled()), root / "labels.csv")
-    every, some = labelled(root / "labels.csv"), labelled(root / "labels.csv", rules=Rules(answered=0.5, one_label=0.95))
+    rules = Rules(answered=0.5, one_label=0.95)
+    every, some = labelled(root / "labels.csv"), labelled(root / "labels.csv", rules=rules)
     assert not every.excluded and some.excluded == {"person 1": "one_label", "person 2": "answered"}
     assert every.answers.annotator.nunique() == 9 and some.answers.annotator.nunique() == 7
     assert fractions_table(some).creative.sum() < fractions_table(every).creative.sum()
@@ -396,7 +397,8 @@ def test_rules_leave_people_out_and_stand_in_the_record(root):
     assert list(readings.reading.unique()) == ["consensus", "consensus of everybody", "Dawid-Skene", "all answers"]
     by_all = readings[readings.reading == "consensus of everybody"].set_index("method").creative
     pd.testing.assert_series_equal(by_all, fractions_table(every).set_index("method").creative[by_all.index])
-    with pytest.raises(ValueError, match="all 9 break one"): _ = labelled(root / "labels.csv", rules=Rules(right=1.0)).answers
+    with pytest.raises(ValueError, match="all 9 break one"):
+        _ = labelled(root / "labels.csv", rules=Rules(right=1.0)).answers
 
 
 def test_no_name_of_a_person_is_in_the_table_by_annotator(root):
@@ -411,7 +413,8 @@ def test_no_name_of_a_person_is_in_the_table_by_annotator(root):
 def test_images_without_a_consensus_have_a_column(root):
     table = fractions_table(labelled())
     np.testing.assert_allclose(table.no_consensus, 1 - table.agreed / table.images)
-    assert (table.no_consensus_low <= table.no_consensus).all() and (table.no_consensus <= table.no_consensus_high).all()
+    assert (table.no_consensus_low <= table.no_consensus).all()
+    assert (table.no_consensus <= table.no_consensus_high).all()
     assert len(human_labels.plot_fractions(labelled(), table, "table4").axes) == 5
 
 
@@ -421,8 +424,9 @@ def test_differences_for_other_people(root):
     assert len(found) == 8 and set(found.baseline) == {"noisy", "regular"} and found.annotators.eq(9).all()
     plain = s.answers.merge(s.manifest.query("creativity_filter == 0"), on="item").query("repeat == 0")
     creative = (plain.label == "creative").groupby(plain.method).mean()
-    row = found[(found.baseline == "noisy") & (found.label == "creative")].iloc[0]
-    assert row.difference == pytest.approx(creative["low-active"] - creative["noisy"]) and row.low < row.difference < row.high
+    row = found.set_index(["baseline", "label"]).loc[("noisy", "creative")]
+    assert row.difference == pytest.approx(creative["low-active"] - creative["noisy"])
+    assert row.low < row.difference < row.high
     write_labels(as_people(s.answers[s.answers.annotator.isin(["simulated 1", "simulated 2"])]), root / "two.csv")
     assert human_labels.people_tested(labelled(root / "two.csv"), ["noisy"]).empty
 
@@ -453,7 +457,9 @@ def test_models_are_compared_and_three_classes_told_apart(root, capsys):
     s, earlier = labelled(), labelled(questionnaire="earlier")
     found = cross_validated(s, ["in_domain_score", "latent_5ns"], folds=3, repeats=1)
     against = model_differences(found)
-    assert len(against) == 2 * 2 * 3 and set(against.verdict) <= {"not decided", *(f"{m} better" for m in found["all images"].folds.model)}
+    models = found["all images"].folds.model.unique()
+    assert len(against) == 2 * 2 * 3 and set(against.verdict) <= {"not decided", *(f"{m} better" for m in models)}
     three = three_classes(earlier, ["in_domain_score", "recon_distance"], folds=2)
     assert set(three.probabilities.label) == {"creative", "garbage", "not_creative"}
-    assert three_classes(earlier, ["in_domain_score"], folds=500) is None and "too few for 500" in capsys.readouterr().out
+    assert three_classes(earlier, ["in_domain_score"], folds=500) is None
+    assert "too few for 500" in capsys.readouterr().out

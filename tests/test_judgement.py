@@ -233,13 +233,15 @@ def test_interval_of_v_covers():
     assert 0.91 < np.mean([f["v_low"] <= true <= f["v_high"] for f in found]) < 0.98
 
 
-@pytest.mark.parametrize("a, b", [([3, 1], [1, 3]), ([5, 0, 0, 0], [0, 0, 0, 5]), ([1, 0], [0, 1]), ([9, 1, 1], [1, 1, 9])])
+@pytest.mark.parametrize("a, b", [([3, 1], [1, 3]), ([5, 0, 0, 0], [0, 0, 0, 5]), ([1, 0], [0, 1]),
+    ([9, 1, 1], [1, 1, 9])])
 def test_v_and_its_interval_stay_below_1(a, b):
     found = compare_counts(a, b)
     assert 0 <= found["v_low"] <= found["v"] <= found["v_high"] <= 1
 
 
-@pytest.mark.parametrize("a, b", [([2500, 2400, 90, 10], [2400, 2500, 97, 3]), ([60, 40], [45, 55]), ([60, 40], [47, 53]),
+@pytest.mark.parametrize("a, b", [([2500, 2400, 90, 10], [2400, 2500, 97, 3]), ([60, 40], [45, 55]),
+    ([60, 40], [47, 53]),
     ([100, 60, 40], [80, 85, 35]), ([100, 60, 40], [90, 70, 40])])
 def test_the_interval_of_v_leaves_0_where_the_test_rejects(a, b):
     found = compare_counts(a, b)

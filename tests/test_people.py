@@ -35,7 +35,8 @@ def p_of(chosen, method, keep=None, label=0) -> float:
     return 2 * stats.t.sf(abs(b) / se, df) if se > 0 else 1.0
 
 
-DESIGNS = {"no tastes": {}, "tastes": dict(taste=0.5), "strong tastes": dict(taste=1.0), "five people": dict(people=5, taste=0.5),
+DESIGNS = {"no tastes": {}, "tastes": dict(taste=0.5), "strong tastes": dict(taste=1.0),
+           "five people": dict(people=5, taste=0.5),
            "20 people, few images": dict(people=20, images=30, taste=0.5), "images of many kinds": dict(image=2.0),
            "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5)}
 
@@ -134,11 +135,13 @@ def test_answers_that_never_differ_have_no_p():
     assert found.difference.tolist() == [1, 0, 0, -1] and found.p.isna().all() and set(found.verdict) == {"not decided"}
 
 
-@pytest.mark.parametrize("change, said", [(lambda f: f[f.annotator < "p2"], "2 annotators"), (lambda f: f[f["item"] < "i0004"], "4 images"),
+@pytest.mark.parametrize("change, said", [(lambda f: f[f.annotator < "p2"], "2 annotators"),
+    (lambda f: f[f["item"] < "i0004"], "4 images"),
     (lambda f: f.drop(columns="item"), "no column item"), (lambda f: f.assign(label="nice"), "label='nice'"),
     (lambda f: pd.concat([f, f]), "got two")])
 def test_tables_that_are_none(change, said):
-    with pytest.raises(ValueError, match=said): answer_differences(change(long(*study(np.random.default_rng(0)))), MAIN, baselines=["random-off"])
+    frame = change(long(*study(np.random.default_rng(0))))
+    with pytest.raises(ValueError, match=said): answer_differences(frame, MAIN, baselines=["random-off"])
 
 
 def wide() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -162,5 +165,6 @@ def test_the_sensitivity_to_the_votes_needed():
     labels, manifest = wide()
     found = by_minimum(labels, manifest, (1, 4)).set_index(["minimum", "method"])
     assert found.lost["4"].gt(found.lost["1"]).all() and set(found.index.unique("minimum")) == {"1", "4", "all answers"}
-    every = labels.merge(manifest, on="item").assign(creative=lambda d: d.label == "creative").groupby("method").creative.mean()
+    merged = labels.merge(manifest, on="item")
+    every = (merged.label == "creative").groupby(merged.method).mean()
     np.testing.assert_allclose(found.creative["all answers"], every[found.loc["all answers"].index])
