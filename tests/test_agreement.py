@@ -4,9 +4,10 @@ from collections import Counter
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
+from scipy import stats
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from creative_nb.agreement import (AGREEMENT, _agreement, _agreement_terms, _intervals, agreement, consensus,
+from creative_nb.agreement import (AGREEMENT, _agreement, _agreement_terms, _over_images, agreement, consensus,
                                    self_consistency)
 from creative_nb.labels import check_labels
 from people import MAIN, label_tables, table
@@ -40,6 +41,23 @@ def test_nine_annotators_and_four_labels_always_have_three_votes():
     assert len(found) == 220 and found.raters.eq(9).all() and set(found.status) == {"agreed", "tie"}
 
 
+def test_a_share_of_the_raters_treats_images_alike():
+    found = consensus(table(a="111......", b="111222333", c="12......."), minimum=1 / 3)
+    assert found.status.to_dict() == {"a": "agreed", "b": "tie", "c": "tie"}
+    whole = table(**{"".join(s): s for s in itertools.combinations_with_replacement("1234", 9)})
+    pd.testing.assert_frame_equal(consensus(whole, minimum=1 / 3), consensus(whole, minimum=3))
+
+
+@pytest.mark.parametrize("votes, said", [(dict(a="111", b="11."), "2 to 3 raters.*minimum=1/3"),
+                                         (dict(a="11", b="12"), "no image has 3 raters.*minimum=2")])
+def test_unequal_and_few_raters_are_warned_about(votes, said):
+    with pytest.warns(UserWarning, match=said): consensus(table(**votes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        consensus(table(**votes), minimum=0.5)
+        consensus(table(a="111", b="112"))
+
+
 @pytest.mark.parametrize("minimum", [0, -1, 2.5])
 def test_consensus_refuses(minimum):
     with pytest.raises(ValueError, match="minimum"): consensus(table(a="1"), minimum=minimum)
@@ -54,8 +72,8 @@ def test_consensus_of_the_earlier_questionnaire():
 
 # ---- agreement ----
 
-def slow_agreement(votes: np.ndarray) -> tuple[float, float, float]:
-    "Kappa, alpha, pairwise agreement by looking at every pair of answers."
+def slow_agreement(votes: np.ndarray) -> tuple[float, ...]:
+    "Kappa, alpha, pairwise agreement and AC1 by looking at every pair of answers."
     units = [[label for label, n in enumerate(row) for _ in range(n)] for row in votes]
     share = lambda pairs: np.mean([a == b for a, b in pairs])
     agree = np.mean([share(itertools.permutations(u, 2)) for u in units])
@@ -63,7 +81,8 @@ def slow_agreement(votes: np.ndarray) -> tuple[float, float, float]:
     pooled = [a for u in units for a in u]
     disagree = sum(sum(a != b for a, b in itertools.permutations(u, 2)) / (len(u) - 1) for u in units) / len(pooled)
     by_chance = np.mean([a != b for a, b in itertools.permutations(pooled, 2)])
-    return (agree - (p @ p)) / (1 - p @ p), 1 - disagree / by_chance, agree
+    any_key = (p * (1 - p)).sum() / (len(p) - 1)
+    return (agree - (p @ p)) / (1 - p @ p), 1 - disagree / by_chance, agree, (agree - any_key) / (1 - any_key)
 
 
 ROWS = st.lists(st.integers(0, 4), min_size=4, max_size=4).filter(lambda row: sum(row) >= 2)
@@ -103,7 +122,7 @@ def test_missing_answers_and_single_raters_are_left_out():
     labels = table(a="1122", b="33.3", c=".12.", d="4...", e="2222")
     wide = labels.pivot(index="annotator", columns="item", values="label")
     wide = wide.map(MAIN.index, na_action="ignore").to_numpy(float)
-    found = agreement(labels, resamples=50)
+    found = agreement(labels)
     assert found["items"].eq(4).all() and found.annotators.eq(4).all() and list(found.index) == list(AGREEMENT)
     alpha = krippendorff.alpha(wide, level_of_measurement="nominal")
     assert found.value["krippendorff_alpha"] == pytest.approx(alpha, abs=1e-12)
@@ -112,7 +131,7 @@ def test_missing_answers_and_single_raters_are_left_out():
 def test_repeats_do_not_count():
     labels = check_labels(table(a="12", b="34", c="11"))
     repeated = pd.concat([labels, labels.assign(repeat=1, label="creative")])
-    pd.testing.assert_frame_equal(agreement(repeated, resamples=20), agreement(labels, resamples=20))
+    pd.testing.assert_frame_equal(agreement(repeated), agreement(labels))
 
 
 def random_votes(n: int, seed: int) -> np.ndarray:
@@ -125,36 +144,68 @@ def as_labels(votes: np.ndarray) -> pd.DataFrame:
     return table(**{f"i{n}": "".join(str(k + 1) * v for k, v in enumerate(row)) for n, row in enumerate(votes)})
 
 
+def test_gwets_coefficient_by_hand():
+    "Three people, four labels: 1 1 1, 1 1 2, 3 3 3."
+    found = agreement(table(a="111", b="112", c="333")).value
+    agree = (1 + 1 / 3 + 1) / 3
+    shares = np.array([5, 1, 3, 0]) / 9
+    chance = (shares * (1 - shares)).sum() / 3
+    assert found["gwet_ac1"] == pytest.approx((agree - chance) / (1 - chance))
+
+
+def test_gwets_coefficient_where_kappa_is_paradoxical():
+    "Two people, 118 of 125 images alike and of one label: kappa is next to nothing, AC1 is not."
+    votes = np.array([[2, 0]] * 118 + [[1, 1]] * 7)
+    kappa, _, share, ac1 = _agreement(_agreement_terms(votes))
+    p = 243 / 250
+    assert kappa < 0 and share == pytest.approx(118 / 125)
+    assert ac1 == pytest.approx((118 / 125 - 2 * p * (1 - p)) / (1 - 2 * p * (1 - p))) and ac1 > 0.94
+
+
 def test_intervals_against_a_loop():
-    votes, g = random_votes(80, 0), np.random.default_rng(1)
-    drawn = [fleiss_kappa(votes[g.integers(0, 80, 80)]) for _ in range(2000)]
-    found = agreement(as_labels(votes), confidence=0.9, resamples=4000).loc["fleiss_kappa"]
-    np.testing.assert_allclose([found.low, found.high], np.quantile(drawn, [0.05, 0.95]), atol=0.01)
-    assert found.value == pytest.approx(fleiss_kappa(votes)) and found.high - found.low > 0.1
+    votes = random_votes(40, 0)
+    without = np.array([fleiss_kappa(np.delete(votes, i, 0)) for i in range(40)])
+    half = stats.t.ppf(0.95, 39) * np.sqrt(39 / 40 * ((without - without.mean()) ** 2).sum())
+    found = agreement(as_labels(votes), confidence=0.9).loc["fleiss_kappa"]
+    value = fleiss_kappa(votes)
+    np.testing.assert_allclose([found.value, found.low, found.high], [value, value - half, value + half])
 
 
-def test_intervals_hold_what_they_promise():
-    truth = fleiss_kappa(random_votes(20000, 99))
-    terms = [_agreement_terms(random_votes(60, seed)) for seed in range(150)]
-    intervals = (_intervals(t, 0.9, 300, 0) for t in terms)
-    inside = [low <= truth <= high for (low, _, _), (high, _, _) in intervals]
-    assert 0.83 < np.mean(inside) < 0.96
+def test_intervals_over_people_against_a_loop():
+    labels = as_labels(random_votes(15, 1))
+    values = [agreement(labels[labels.annotator != name]).value for name in sorted(set(labels.annotator))]
+    found, without = agreement(labels), np.array(values)
+    error = np.sqrt(8 / 9 * ((without - without.mean(0)) ** 2).sum(0))
+    np.testing.assert_allclose(found.high_people - found.low_people, 2 * stats.t.ppf(0.975, 8) * error)
 
 
-def test_intervals_depend_on_the_seed_and_the_confidence():
+@pytest.mark.parametrize("images, least", [(20, 0.91), (60, 0.92)])
+def test_intervals_hold_what_they_promise(images, least):
+    truth = np.array(_agreement(_agreement_terms(random_votes(20000, 99))))
+    terms = (_agreement_terms(random_votes(images, seed)) for seed in range(300))
+    low, high = np.array([_over_images(t, 0.95) for t in terms]).swapaxes(0, 1)
+    inside = ((low <= truth) & (truth <= high)).mean(0)
+    assert (inside >= least).all() and (inside <= 0.985).all()
+
+
+def test_intervals_depend_on_the_confidence_and_on_no_chance():
     labels = as_labels(random_votes(20, 3))
-    pd.testing.assert_frame_equal(agreement(labels, resamples=100), agreement(labels, resamples=100))
-    assert agreement(labels, resamples=100).low.ne(agreement(labels, resamples=100, seed=1).low).any()
+    pd.testing.assert_frame_equal(agreement(labels), agreement(labels))
     wide, narrow = agreement(labels, confidence=0.99), agreement(labels, confidence=0.5)
     assert ((wide.low < narrow.low) & (narrow.high < wide.high)).all()
+    assert ((wide.low_people < narrow.low_people) & (narrow.high_people < wide.high_people)).all()
+
+
+def test_two_people_have_no_interval_for_other_people():
+    found = agreement(table(a="11", b="12", c="22"))
+    assert found.low_people.isna().all() and found.low.notna().all()
 
 
 def test_all_differ_and_all_agree():
-    differ = agreement(table(a="1234", b="1234"), resamples=10).value.round(9).tolist()
-    assert differ == [-0.333333333, round(1 - 1 / (24 / 28), 9), 0]
-    perfect = agreement(table(a="111", b="22.", c="333"), resamples=200)
-    assert perfect.value.eq(1).all()
-    assert perfect.low.eq(1).all() and perfect.high.eq(1).all()  # draws of one image alone have no kappa
+    differ = agreement(table(a="1234", b="1234")).value.round(9).tolist()
+    assert differ == [-0.333333333, round(1 - 1 / (24 / 28), 9), 0, -0.333333333]
+    perfect = agreement(table(a="111", b="22.", c="333"))
+    assert perfect.value.eq(1).all() and perfect.low.eq(1).all() and perfect.high.eq(1).all()
 
 
 def test_undefined_values_are_nan_and_say_why():
@@ -172,7 +223,7 @@ def test_agreement_needs_two_raters(labels):
     with pytest.raises(ValueError, match="two annotators"): agreement(labels)
 
 
-@pytest.mark.parametrize("change", [dict(confidence=95), dict(confidence=0), dict(resamples=0), dict(resamples=1.5)])
+@pytest.mark.parametrize("change", [dict(confidence=95), dict(confidence=0)])
 def test_agreement_refuses(change):
     with pytest.raises(ValueError, match=next(iter(change))): agreement(table(a="12", b="11"), **change)
 

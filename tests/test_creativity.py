@@ -12,10 +12,11 @@ from creative_nb import creativity
 from creative_nb.creativity import (STRENGTHS, CreativityClassifier, CrossValidation, coefficient_path,
                                     cross_validate_creativity, plot_calibration, plot_path)
 from judged_images import simulated
+from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 matplotlib.use("agg")
@@ -392,3 +393,100 @@ def test_settings_of_a_cross_validation_that_are_refused(judged, wrong):
 def test_a_calibration_needs_bins_and_a_model(result):
     for wrong in (dict(bins=0), dict(bins=1.5), dict(model="fold"), dict(model=None), dict(ax=3)):
         with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="): plot_calibration(result, **wrong)
+
+
+# --- is one model better?
+
+
+def results(*models: list[float], folds: int = 5, measure: str = "accuracy") -> CrossValidation:
+    rows = [{"model": name, "repeat": i // folds, "fold": i % folds, measure: v}
+            for name, values in zip("abc", models) for i, v in enumerate(values)]
+    return CrossValidation(pd.DataFrame(rows), pd.DataFrame())
+
+
+def test_the_corrected_interval_by_hand():
+    random = np.random.default_rng(0)
+    a, b = random.normal(0.8, 0.05, 20), random.normal(0.75, 0.05, 20)
+    found, d = results(list(a), list(b)).difference("a", "b", confidence=0.9), a - b
+    half = stats.t.ppf(0.95, 19) * d.std(ddof=1) * np.sqrt(1 / 20 + 1 / 4)
+    expected = [d.mean(), d.mean() - half, d.mean() + half]
+    assert [found[k] for k in ("difference", "low", "high")] == pytest.approx(expected)
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(d.mean()) / (half / stats.t.ppf(0.95, 19)), 19))
+    back = results(list(b), list(a)).difference("a", "b", confidence=0.9)
+    assert back["high"] == pytest.approx(-found["low"]) and back["p"] == pytest.approx(found["p"])
+
+
+HIGH, LOW = [0.9, 0.91, 0.9, 0.92, 0.9], [0.5, 0.52, 0.51, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("a, b, measure, verdict", [(HIGH, LOW, "accuracy", "a better"),
+    (HIGH, LOW, "brier", "b better"),
+    ([0.6, 0.5, 0.7, 0.4, 0.6], [0.5, 0.6, 0.6, 0.5, 0.5], "auc", "not decided"), (LOW, LOW, "auc", "not decided")])
+def test_verdicts_of_two_models(a, b, measure, verdict):
+    found = results(a, b, measure=measure).difference("a", "b", measure)
+    assert found["verdict"] == verdict and (found["p"] < 0.05) == (verdict != "not decided")
+
+
+def test_models_and_measures_that_are_not_there():
+    of = results([0.5, 0.6], [0.6, 0.7])
+    with pytest.raises(ValueError, match="b='z'"): of.difference("a", "z")
+    with pytest.raises(ValueError, match="got 0"): results([math.nan] * 5, [0.5] * 5).difference("a", "b")
+
+
+# --- several classes
+
+THREE = ("creative", "novel_not_creative", "not_novel_or_creative")
+
+
+def test_two_classes_of_the_many_are_those_of_two():
+    random = np.random.default_rng(1)
+    p, label = random.dirichlet([1, 1], 40), random.choice(["no", "yes"], 40)
+    many = creativity._class_measures(label, p, np.array(["no", "yes"]))
+    two = creativity._measures(label == "yes", p[:, 1])
+    assert list(many.values()) == pytest.approx(list(two.values()))
+
+
+def test_measures_of_three_classes_against_scikit_learn():
+    random = np.random.default_rng(2)
+    classes = np.array(["a", "b", "c"])
+    p, label = random.dirichlet([1, 1, 1], 60), random.choice(classes, 60)
+    found = creativity._class_measures(label, p, classes)
+    assert found["auc"] == pytest.approx(roc_auc_score(label, p, multi_class="ovr"))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(label, classes[p.argmax(1)]))
+
+
+@pytest.fixture(scope="module")
+def three_kinds():
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 3, 90)
+    values = random.standard_normal((90, 2)) + np.array([[3, 0], [-3, 0], [0, 3]])[kind]
+    rest = pd.DataFrame({"item": range(90, 99), "consensus": "inconclusive", "x": 0.0, "y": 0.0})
+    judged = pd.DataFrame({"item": range(90), "consensus": np.array(THREE)[kind], "x": values[:, 0], "y": values[:, 1]})
+    return pd.concat([judged, rest], ignore_index=True)
+
+
+def test_three_kinds_are_told_apart(three_kinds):
+    found = creativity.cross_validate_classes(three_kinds, ["x", "y"], THREE, folds=3)
+    mean = found.summary.pivot(index="model", columns="measure", values="mean")
+    assert mean.accuracy["all metrics"] > 0.9 > mean.accuracy["x"] > mean.accuracy["majority"]
+    assert mean.loc["majority", ["balanced_accuracy", "auc"]].tolist() == pytest.approx([1 / 3, 0.5])
+    assert sorted(found.probabilities.row) == list(range(90))
+    assert found.difference("all metrics", "majority")["verdict"] == "all metrics better"
+    again = creativity.cross_validate_classes(three_kinds, ["x", "y"], THREE, folds=3)
+    pd.testing.assert_frame_equal(found.folds, again.folds)
+
+
+def test_copies_of_an_image_stay_on_one_side():
+    names = [f"n{i}" for i in range(12)]
+    noise = pd.DataFrame(np.random.default_rng(0).random((30, 12)), columns=names)
+    noise = noise.assign(item=range(30), consensus=list(THREE) * 10)
+    copies = pd.concat([noise] * 3, ignore_index=True)
+    auc = lambda groups: creativity.cross_validate_classes(copies, names, THREE, 3, groups=groups).summary.query(
+        "model == 'all metrics' and measure == 'auc'")["mean"].item()
+    assert auc("item") < 0.7 < auc(None)
+
+
+def test_a_class_with_too_few_images(three_kinds):
+    with pytest.raises(ValueError, match="folds=10: .*got 9 of 'inconclusive'"):
+        creativity.cross_validate_classes(three_kinds, ["x", "y"], ("creative", "inconclusive"))
+    with pytest.raises(ValueError, match="classes"): creativity.cross_validate_classes(three_kinds, ["x"], ["creative"])

@@ -13,20 +13,24 @@ import torch
 from scipy import stats
 
 from creative_nb.agreement import consensus
+from creative_nb.annotators import Rules
 from creative_nb.claims import NEEDS_PEOPLE, SIMULATED, Evidence, claims_table
 from creative_nb.das2020 import human_labels
 from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing, pool_path, reference_images
 from creative_nb.das2020.claims import CLAIMS
 from creative_nb.das2020.human_labels import (OTHER, PRINTED_STUDIES, LabelledPool, fractions_table, labelled_pools,
                                               read_labelled, read_manifest, with_printed)
-from creative_nb.das2020.labels_vs_metrics import creativity_facts, cross_validated, table2_metrics
+from creative_nb.das2020.labels_vs_metrics import (creativity_facts, cross_validated, model_differences, table2_metrics,
+                                                   three_classes)
 from creative_nb.das2020.report import Report, all_tests
 from creative_nb.das2020.samples import fit_filter
+from creative_nb.das2020.study_report import flow
 from creative_nb.experiment import Run
 from creative_nb.creativity import cross_validate_creativity
 from creative_nb.judgement import compare_methods, label_table, metric_table
 from creative_nb.labels import write_labels
 from creative_nb.panel import Panel, printed_population
+from creative_nb.planning import Plan
 from creative_nb.pool import QUESTIONNAIRES, Pool, blind
 from creative_nb.runs import read_table, save_table
 from creative_nb.store import Store
@@ -368,3 +372,94 @@ def test_names_cannot_become_part_of_a_page(root):
 def test_a_labelled_pool_refuses(wrong):
     with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="):
         LabelledPool(**dict(run=run_on()) | wrong)
+
+
+# --- each annotator, other readings, other people
+
+
+def with_a_bad_one(s) -> pd.DataFrame:
+    "Answers of people, of whom one always presses 1 and one stopped early."
+    answers = as_people(s.answers)
+    answers.loc[answers.annotator == "person 1", "label"] = "creative"
+    return answers[(answers.annotator != "person 2") | answers.item.isin(s.manifest.item[:40])]
+
+
+def test_rules_leave_people_out_and_stand_in_the_record(root):
+    write_labels(with_a_bad_one(labelled()), root / "labels.csv")
+    rules = Rules(answered=0.5, one_label=0.95)
+    every, some = labelled(root / "labels.csv"), labelled(root / "labels.csv", rules=rules)
+    assert not every.excluded and some.excluded == {"person 1": "one_label", "person 2": "answered"}
+    assert every.answers.annotator.nunique() == 9 and some.answers.annotator.nunique() == 7
+    assert fractions_table(some).creative.sum() < fractions_table(every).creative.sum()
+    about = json.loads(some.save_table(fractions_table(some), "table4").with_suffix(".json").read_text())
+    assert about["rules"]["answered"] == 0.5 and about["excluded"] == 2 and about["annotators"] == 7
+    readings = human_labels.readings_table(some)
+    assert list(readings.reading.unique()) == ["consensus", "consensus of everybody", "Dawid-Skene", "all answers"]
+    by_all = readings[readings.reading == "consensus of everybody"].set_index("method").creative
+    pd.testing.assert_series_equal(by_all, fractions_table(every).set_index("method").creative[by_all.index])
+    with pytest.raises(ValueError, match="all 9 break one"):
+        _ = labelled(root / "labels.csv", rules=Rules(right=1.0)).answers
+
+
+def test_no_name_of_a_person_is_in_the_table_by_annotator(root):
+    write_labels(with_a_bad_one(labelled()).replace({"person 1": "Ada Lovelace"}, regex=False), root / "labels.csv")
+    s = labelled(root / "labels.csv", rules=Rules(one_label=0.95))
+    table = human_labels.annotators_shown(s)
+    assert table.annotator.tolist() == [f"person {i}" for i in range(1, 10)] and table.breaks.tolist()[0] == "one_label"
+    assert "ada" not in s.save_table(table, "annotators").read_text().casefold()
+    assert "ada" not in json.dumps(s.provenance()).casefold()
+
+
+def test_images_without_a_consensus_have_a_column(root):
+    table = fractions_table(labelled())
+    np.testing.assert_allclose(table.no_consensus, 1 - table.agreed / table.images)
+    assert (table.no_consensus_low <= table.no_consensus).all()
+    assert (table.no_consensus <= table.no_consensus_high).all()
+    assert len(human_labels.plot_fractions(labelled(), table, "table4").axes) == 5
+
+
+def test_differences_for_other_people(root):
+    s = labelled()
+    found = human_labels.people_tested(s, ["noisy", "regular", "elsewhere"])
+    assert len(found) == 8 and set(found.baseline) == {"noisy", "regular"} and found.annotators.eq(9).all()
+    plain = s.answers.merge(s.manifest.query("creativity_filter == 0"), on="item").query("repeat == 0")
+    creative = (plain.label == "creative").groupby(plain.method).mean()
+    row = found.set_index(["baseline", "label"]).loc[("noisy", "creative")]
+    assert row.difference == pytest.approx(creative["low-active"] - creative["noisy"])
+    assert row.low < row.difference < row.high
+    write_labels(as_people(s.answers[s.answers.annotator.isin(["simulated 1", "simulated 2"])]), root / "two.csv")
+    assert human_labels.people_tested(labelled(root / "two.csv"), ["noisy"]).empty
+
+
+def test_a_plan_stands_in_every_record_and_deviations_are_told(root):
+    s, folder = labelled(), root / "annotations"
+    write_labels(as_people(s.answers), folder / "labels.csv")
+    s.manifest.to_csv(folder / "manifest.csv", index=False)
+    plan = Plan(["More creative."], ["answer_differences"], images=30, people=12, stop="All done.")
+    plan.save(folder / "plan.json")
+    p = labelled(folder / "labels.csv")
+    assert p.plan == plan and p.provenance()["plan"] == plan.digest
+    assert p.deviations().set_index("part").done.to_dict() == {"people": "9"}
+    assert labelled(folder / "labels.csv", minimum=4).deviations().part.tolist() == ["people", "minimum"]
+    assert s.plan is None and s.deviations().empty and s.provenance()["plan"] is None
+
+
+def test_the_flow_of_people(root):
+    write_labels(with_a_bad_one(labelled()), root / "labels.csv")
+    s = labelled(root / "labels.csv", rules=Rules(answered=0.5, one_label=0.95))
+    found = flow(s, invited=20).set_index("stage").people.to_dict()
+    assert found == {"invited": 20, "started": 9, "finished": 8, "left out": 2, "left out, one_label": 1,
+                     "left out, answered": 1, "analysed": 7}
+    assert list(flow(labelled()).stage) == ["started", "finished", "left out", "analysed"]
+
+
+def test_models_are_compared_and_three_classes_told_apart(root, capsys):
+    s, earlier = labelled(), labelled(questionnaire="earlier")
+    found = cross_validated(s, ["in_domain_score", "latent_5ns"], folds=3, repeats=1)
+    against = model_differences(found)
+    models = found["all images"].folds.model.unique()
+    assert len(against) == 2 * 2 * 3 and set(against.verdict) <= {"not decided", *(f"{m} better" for m in models)}
+    three = three_classes(earlier, ["in_domain_score", "recon_distance"], folds=2)
+    assert set(three.probabilities.label) == {"creative", "garbage", "not_creative"}
+    assert three_classes(earlier, ["in_domain_score"], folds=500) is None
+    assert "too few for 500" in capsys.readouterr().out

@@ -229,8 +229,33 @@ def test_interval_of_v_inverts_the_noncentral_distribution(statistic, dof, n):
 def test_interval_of_v_covers():
     p, q, n, random = np.array([0.4, 0.4, 0.2]), np.array([0.25, 0.5, 0.25]), 150, np.random.default_rng(0)
     true = math.sqrt(((p - q) ** 2 / (p + q)).sum() / 2)
-    found = [compare_counts(random.multinomial(n, p), random.multinomial(n, q)) for _ in range(300)]
+    found = [compare_counts(random.multinomial(n, p), random.multinomial(n, q), confidence=0.95) for _ in range(300)]
     assert 0.91 < np.mean([f["v_low"] <= true <= f["v_high"] for f in found]) < 0.98
+
+
+@pytest.mark.parametrize("a, b", [([3, 1], [1, 3]), ([5, 0, 0, 0], [0, 0, 0, 5]), ([1, 0], [0, 1]),
+    ([9, 1, 1], [1, 1, 9])])
+def test_v_and_its_interval_stay_below_1(a, b):
+    found = compare_counts(a, b)
+    assert 0 <= found["v_low"] <= found["v"] <= found["v_high"] <= 1
+
+
+@pytest.mark.parametrize("a, b", [([2500, 2400, 90, 10], [2400, 2500, 97, 3]), ([60, 40], [45, 55]),
+    ([60, 40], [47, 53]),
+    ([100, 60, 40], [80, 85, 35]), ([100, 60, 40], [90, 70, 40])])
+def test_the_interval_of_v_leaves_0_where_the_test_rejects(a, b):
+    found = compare_counts(a, b)
+    assert found["p_from"] == "asymptotic" and (found["v_low"] > 0) == (found["p_chi2"] < 0.05)
+
+
+def test_images_without_a_consensus_are_a_label_more():
+    judged = pd.DataFrame({"dataset": "d", "method": ["a"] * 4 + ["b"] * 4, "item": list("abcdefgh"),
+                           "consensus": ["x", "x", "", None, "x", "y", "y", "x"],
+                           "status": ["agreed", "agreed", "tie", "too few"] + ["agreed"] * 4})
+    counts = judgement.label_counts(judgement.with_lost(judged), ("x", "y", "no_consensus"))
+    assert counts[["x", "y", "no_consensus"]].to_numpy().tolist() == [[2, 0, 2], [2, 2, 0]]
+    found = judgement.compare_methods(judgement.with_lost(judged), ("x", "y", "no_consensus"), "a", ["b"]).iloc[0]
+    assert (found.images, found.images_baseline, found.dof) == (4, 4, 2)
 
 
 # --- methods

@@ -4,26 +4,30 @@
 
 # %% auto #0
 __all__ = ['PRINTED_STUDIES', 'OTHER', 'INDEPENDENT', 'KEYS', 'AGREEMENT_COLUMNS', 'LabelledPool', 'read_manifest', 'marked',
-           'labelled_pools', 'labelled_path', 'read_labelled', 'agreement_table', 'fractions_table', 'with_printed',
-           'plot_fractions']
+           'labelled_pools', 'labelled_path', 'read_labelled', 'annotators_shown', 'agreement_table', 'fractions_table',
+           'with_printed', 'plot_fractions', 'readings_table', 'people_tested']
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #4cfeb467
 import html, json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
-from ..agreement import agreement, consensus, self_consistency
-from ..checks import checked, Count, Text
+from ..agreement import Votes, agreement, consensus, self_consistency
+from ..annotators import Rules, annotator_table, dawid_skene
+from ..checks import checked, Text
 from ..core import from_root, patch
 from ..experiment import Run, set_style
-from ..judgement import _need, BASELINES, compare_methods, label_table
+from ..judgement import LOST, _need, BASELINES, compare_methods, label_table, with_lost
 from ..labels import check_labels, read_labels
 from ..panel import Panel, PrintedStudy
 from ..paper import shelf
+from ..people import IMAGES, PEOPLE, answer_differences, answer_fractions, by_minimum, equivalence, to_long
+from ..planning import Plan
 from ..published import printed_table, side_by_side
 from ..runs import provenance, save_figure, save_table
 from ..pool import QUESTIONNAIRES, options_of
@@ -45,7 +49,8 @@ class LabelledPool:
     labels: str | Path = "simulated"  # or a file that `read_labels` reads
     questionnaire: str = "main"  # of `creative_nb.pool`: which labels there were to choose from
     manifest_file: str | Path = ""  # the pool's manifest; if left out, the one beside the labels or that of the run
-    minimum: Count = 3  # votes that make a consensus
+    minimum: Votes = 3  # that make a consensus
+    rules: Rules = field(default_factory=Rules)  # who is left out
 
     def __post_init__(self):
         self.labels, self.manifest_file = str(self.labels), str(self.manifest_file)
@@ -140,13 +145,35 @@ def panel(self: LabelledPool) -> Panel:
 # %% ../../nbs/das2020/07_human_labels.ipynb #17625e7e
 @patch
 @cached_property
-def answers(self: LabelledPool) -> pd.DataFrame:
-    "Every answer, as from `read_labels`."
+def all_answers(self: LabelledPool) -> pd.DataFrame:
+    "Every answer of everybody, as from `read_labels`."
     if self.labels != "simulated":
         return check_labels(read_labels(from_root(self.labels), self.questionnaire), self.questionnaire,
                             self.manifest.item)
     known = {} if self.panel.dataset == self.dataset else {"ice_mnist": f"ice_{self.dataset}"}
     return self.panel.annotate(self.manifest.assign(**{k: self.manifest[v] for k, v in known.items()}))
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #7ff3f864
+@patch
+@cached_property
+def annotators(self: LabelledPool) -> pd.DataFrame:
+    "What each annotator did."
+    return annotator_table(self.all_answers, self.questionnaire, len(self.manifest))
+
+@patch
+@cached_property
+def excluded(self: LabelledPool) -> dict[str, str]:
+    "By annotator who is left out: the rules that they break."
+    return self.rules.excluded(self.annotators, self.questionnaire) if self.rules != Rules() else {}
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #e7d5aa93
+@patch
+@cached_property
+def answers(self: LabelledPool) -> pd.DataFrame:
+    "Every answer of those who take part. ValueError if nobody does."
+    kept = self.all_answers[~self.all_answers.annotator.isin(list(self.excluded))].reset_index(drop=True)
+    if len(kept): return kept
+    raise ValueError(f"rules={self.rules}: expected rules that somebody fulfils; all {len(self.excluded)} break one")
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #5454ad1b
 @patch
@@ -154,6 +181,21 @@ def answers(self: LabelledPool) -> pd.DataFrame:
 def consensus(self: LabelledPool) -> pd.DataFrame:
     "The manifest with votes, consensus and status of each image; images that nobody saw are left out."
     return self.manifest.join(consensus(self.answers, self.questionnaire, self.minimum), on="item", how="inner")
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #df2f5e50
+@patch
+@cached_property
+def plan(self: LabelledPool) -> Plan | None:
+    path = from_root(self.labels).with_name("plan.json")
+    return Plan.load(path) if self.labels != "simulated" and path.is_file() else None
+
+@patch
+def deviations(self: LabelledPool) -> pd.DataFrame:
+    "What was done otherwise than planned; no rows where there is no plan."
+    fewest = self.manifest.query("creativity_filter == 0").groupby("method").size().min()
+    done = {"images": int(fewest), "people": self.all_answers.annotator.nunique(), "minimum": self.minimum,
+            "rules": self.rules}
+    return self.plan.deviations(done) if self.plan else pd.DataFrame(columns=["part", "planned", "done"])
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #0eb5a34b
 @patch
@@ -172,7 +214,8 @@ def provenance(self: LabelledPool, **more) -> dict:
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=self.dataset,
                       data_hash=about.get("data_hash", "unknown"), seed=s.seed, device="cpu",
                       labels="simulated panel" if self.simulated else "people", questionnaire=self.questionnaire,
-                      minimum=self.minimum, pool=about.get("pool"), annotators=self.answers.annotator.nunique(),
+                      minimum=self.minimum, rules=asdict(self.rules), excluded=len(self.excluded),
+                      plan=self.plan.digest if self.plan else None, pool=about.get("pool"), annotators=self.answers.annotator.nunique(),
                       parts={self.manifest_path.stem: about}, **panel, **more)
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #95a819a1
@@ -201,7 +244,7 @@ def marked(df: pd.DataFrame, source: Literal["people", "simulated"], table: str)
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #e5e44f18
 KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statistic", "annotator", "reading", "model",
-        "measure", "study", "fact", "family")
+        "measure", "study", "fact", "family", "minimum", "against", "margin")
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #48293aae
 @checked
@@ -229,19 +272,26 @@ def read_labelled(tables: str | Path, table: str) -> tuple[pd.DataFrame, str]:
         raise FileNotFoundError(f"no {table} in {tables}: run 07_human_labels and 08_labels_vs_metrics first")
     return pd.read_csv(path, **_AS_TEXT).rename(columns=lambda c: c.removesuffix("_simulated")), path.stem.rsplit("_", 1)[1]
 
+# %% ../../nbs/das2020/07_human_labels.ipynb #724ad960
+@checked
+def annotators_shown(pool: LabelledPool) -> pd.DataFrame:
+    "The table by annotator with those rules that somebody breaks (`breaks`), and numbers in place of people's names."
+    table = pool.annotators.assign(breaks=pd.Series(pool.excluded, dtype=object)).fillna({"breaks": ""})
+    names = table.index if pool.simulated else [f"person {i}" for i in range(1, len(table) + 1)]
+    return table.set_axis(names).rename_axis("annotator").reset_index()
+
 # %% ../../nbs/das2020/07_human_labels.ipynb #68b95629
-AGREEMENT_COLUMNS = ["statistic", "value", "low", "high", "items", "annotators"]
+AGREEMENT_COLUMNS = ["statistic", "value", "low", "high", "items", "annotators", "low_people", "high_people"]
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #f506641a
 @checked
-def agreement_table(pool: LabelledPool, resamples: Count = 2000) -> pd.DataFrame:
+def agreement_table(pool: LabelledPool) -> pd.DataFrame:
     """Agreement of the annotators, one row per statistic, and their mean self-consistency;
     only that where nobody shares an image."""
     first = pool.answers[pool.answers.repeat == 0]
     table = pd.DataFrame(columns=AGREEMENT_COLUMNS)
     if first.groupby("item").annotator.nunique().max() > 1:
-        table = agreement(pool.answers, pool.questionnaire, resamples=resamples,
-                          seed=pool.run.setting.seed).reset_index()
+        table = agreement(pool.answers, pool.questionnaire).reset_index()
     own = self_consistency(pool.answers)
     row = {"statistic": "self_consistency", "value": own.share.mean(), "items": int(own.repeats.sum()),
            "annotators": len(own)}
@@ -251,12 +301,14 @@ def agreement_table(pool: LabelledPool, resamples: Count = 2000) -> pd.DataFrame
 # %% ../../nbs/das2020/07_human_labels.ipynb #82a83165
 @checked
 def fractions_table(pool: LabelledPool) -> pd.DataFrame:
-    "Table 4 (and 1, its rows but one): label fractions with intervals and counts by method, and D_r."
+    """Table 4 (and 1, its rows but one): label fractions with intervals and counts by method, D_r,
+    and the share of images without a consensus."""
     plain = pool.consensus.query("creativity_filter == 0")
     path = pool.run.table_path("recon_distance")
     distances = (pd.read_csv(path, **_AS_TEXT) if path.is_file() and not pool.manifest_file
                  else plain.groupby("method", as_index=False).recon_distance.mean())
-    table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left", on="method")
+    lost = label_table(with_lost(plain), (*pool.names, LOST))[["method", LOST, f"{LOST}_low", f"{LOST}_high"]]
+    table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left", on="method").merge(lost)
     order = {m: i for i, m in enumerate(pool.run.paper.annotated)}
     return table.sort_values("method", key=lambda m: m.map(order), ignore_index=True)
 
@@ -278,12 +330,13 @@ def with_printed(pool: LabelledPool, df: pd.DataFrame, table: str):
 # %% ../../nbs/das2020/07_human_labels.ipynb #86f5e76e
 @checked
 def plot_fractions(pool: LabelledPool, df: pd.DataFrame, table: str):
-    "Fraction of each label by method, with intervals, and the printed ones."
-    fig, axes = plt.subplots(1, len(pool.names), figsize=(11, 2.9), layout="constrained", sharey=True)
+    "Fraction of each label by method, and of images without a consensus, with intervals, and the printed ones."
+    labels = [*pool.names, LOST] if LOST in df else pool.names
+    fig, axes = plt.subplots(1, len(labels), figsize=(2.75 * len(labels), 2.9), layout="constrained", sharey=True)
     printed = pool.run.printed(pool.run.printed_name(table))
-    for ax, label in zip(axes, pool.names): _plot_label(ax, pool, df, printed, label)
+    for ax, label in zip(axes, labels): _plot_label(ax, pool, df, printed, label)
     axes[0].invert_yaxis()
-    fig.supxlabel("fraction of the images with a consensus", fontsize="medium")
+    fig.supxlabel("fraction of the images with a consensus; those without one, of all images", fontsize="medium")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return fig
 
@@ -292,8 +345,43 @@ def _plot_label(ax, pool: LabelledPool, df: pd.DataFrame, printed: pd.DataFrame,
     rows = {m: y for y, m in enumerate(df.method)}
     error = [(df[label] - df[f"{label}_low"]).clip(0), (df[f"{label}_high"] - df[label]).clip(0)]
     ax.errorbar(df[label], df.method.map(rows), xerr=error, fmt="o", ms=5, lw=1.2, color="C0", label=pool.caption)
-    if len(printed):
+    if len(printed) and label in printed:
         there = printed[printed.method.isin(rows)]
         ax.plot(there[label], there.method.map(rows), "o", ms=8, mfc="none", color="k", ls="", label="printed")
     ax.set(title=label.replace("_", " "), xlim=(-0.03, 1.03), yticks=list(rows.values()),
            yticklabels=map(pool.run.label, rows))
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #b39f6ffb
+@checked
+def readings_table(pool: LabelledPool) -> pd.DataFrame:
+    "Fraction of each label by method and `reading`: consensus, consensus of everybody, Dawid-Skene, all answers."
+    plain = pool.manifest.query("creativity_filter == 0")
+    answers = {"consensus": pool.answers} | ({"consensus of everybody": pool.all_answers} if pool.excluded else {})
+    votes = {name: consensus(given, pool.questionnaire, pool.minimum) for name, given in answers.items()}
+    best = dawid_skene(pool.answers, pool.questionnaire).labels.rename("consensus")
+    votes["Dawid-Skene"] = best.to_frame().assign(status="agreed")
+    tables = {name: label_table(plain.join(v, on="item", how="inner"), pool.names) for name, v in votes.items()}
+    return pd.concat([t.assign(reading=name) for name, t in (tables | _all_answers(pool)).items()], ignore_index=True)
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #74996c1b
+@patch
+def long(self: LabelledPool) -> pd.DataFrame:
+    "One row per answer to an unfiltered image."
+    plain = self.manifest.query("creativity_filter == 0")
+    return to_long(self.answers[self.answers["item"].isin(plain["item"])], plain, self.questionnaire)
+
+def _all_answers(pool: LabelledPool) -> dict[str, pd.DataFrame]:
+    "The shares of all answers, where there are people and images enough for intervals."
+    long = pool.long()
+    few = long.groupby("method").agg({"annotator": "nunique", "item": "nunique"}).min()
+    return {"all answers": answer_fractions(long, pool.names)} if few.annotator >= PEOPLE and few["item"] >= IMAGES else {}
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #37357114
+@checked
+def people_tested(pool: LabelledPool, baselines: Sequence[str]) -> pd.DataFrame:
+    "Differences of low-active decoding and the baselines over all answers; empty where people or images are too few."
+    long = pool.long()
+    few = long.groupby("method").agg({"annotator": "nunique", "item": "nunique"})
+    enough = set(few.index[(few.annotator >= PEOPLE) & (few["item"] >= IMAGES)])
+    kept = [m for m in baselines if {m, "low-active"} <= enough]
+    return equivalence(answer_differences(long, pool.names, baselines=kept)) if kept else pd.DataFrame()
