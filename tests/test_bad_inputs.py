@@ -25,7 +25,7 @@ from creative_nb.generators import Prior
 
 TABLE = Path(__file__).with_name("bad_inputs.csv")
 # What the library itself calls, thousands of times or with what it has checked.
-INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "core.rng", "novelty.Views",
+INTERNAL = {"checks", "select", "core.batches", "core.progress", "common.patch", "common.rng", "novelty.Views",
             "annotation_tool.main", "pipeline.main"}
 PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
