@@ -227,7 +227,6 @@ def begin(
     annotator: str,
     device: str = "",
     time_zone: str = "",
-    consent: bool = False,  # given just now
 ):
     "Draw and keep what this annotator will see; a later start changes nothing."
     who, now = clean_name(annotator), _now()
@@ -236,10 +235,18 @@ def begin(
         if db.execute("SELECT 1 FROM people WHERE annotator = ?", (who,)).fetchone(): return
         n, reversed_ = db.execute(_BALANCE).fetchone()
         turned = secrets.randbelow(2) if 2 * reversed_ == n else int(2 * reversed_ < n)
-        row = (who, now, turned, now if consent else "", device[:300], time_zone[:60])
+        row = (who, now, turned, "", device[:300], time_zone[:60])
         db.execute("INSERT INTO people VALUES (?, ?, ?, ?, ?, ?)", row)
         rows = [(who, at, *showing) for at, showing in enumerate(self._drawn(who))]
         db.executemany("INSERT INTO showings VALUES (?, ?, ?, ?, ?)", rows)
+
+# %% ../nbs/06b_store.ipynb #f475bb47
+@patch
+@checked
+def agree(self: Store, annotator: str):
+    "Keep that somebody who has begun gave their consent, and when they first did."
+    with _connected(self.path, write=True) as db:
+        db.execute("UPDATE people SET consent = ? WHERE annotator = ? AND consent = ''", (_now(), clean_name(annotator)))
 
 # %% ../nbs/06b_store.ipynb #e630846a
 @patch
@@ -323,6 +330,14 @@ def annotators(self: Store) -> list[str]:
     "Names of those with an answer that counts."
     with _connected(self.path) as db:
         return [name for name, in db.execute("SELECT DISTINCT annotator FROM answers ORDER BY annotator")]
+
+@patch
+@checked
+def seconds(self: Store, annotator: str) -> list[float]:
+    "How long this annotator's answers took, oldest first; NaN if unknown."
+    query = "SELECT seconds FROM answers WHERE annotator = ? ORDER BY time"
+    with _connected(self.path) as db: rows = db.execute(query, (clean_name(annotator),)).fetchall()
+    return [math.nan if s is None else s for s, in rows]
 
 # %% ../nbs/06b_store.ipynb #b5c0620a
 _LAST = "SELECT seq, item, repeat, before, after FROM kept WHERE annotator = ? ORDER BY seq DESC LIMIT 1"

@@ -48,4 +48,4 @@ def made_up(folder, n=8, repeats=2, seed=0):
     manifest = pd.DataFrame({"method": methods, "creativity_filter": [0, 1] * (n // 2)})
     pool, manifest = blind(images, manifest, images[:3], name="squares", seed=seed)
     pool.save(folder / "pool.safetensors")
-    return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats)
+    return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats, seed=seed)
