@@ -55,6 +55,7 @@ def free_port(
 # %% ../nbs/06f_annotation_tool.ipynb #7c706a81
 TABS = 1000  # that are remembered; one that is forgotten goes on at its first image without an answer
 
+@checked
 class Reception:
     "Who is at which page: what browsers report, and what they are to draw."
     def __init__(self, store: Store, pool: PoolFile, join: str = ""):

@@ -44,6 +44,7 @@ const talk = (changed) => {
   };
   return self;
 };
+const joining = () => ({ join: sessionStorage.getItem("join") || "" });
 const device = () => ({
   time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone || "",
   device: `${matchMedia("(pointer: coarse)").matches ? "touch" : "mouse"}, ${innerWidth} x ${innerHeight}, ` +
@@ -75,8 +76,7 @@ const startScreen = (intro, options, { send }) => {
   let enrol = false;
   const submit = (e) => {
     e.preventDefault();
-    const join = sessionStorage.getItem("join") || "";
-    if (enrol) send("enrol", { name: input.value, join, consent: tick.checked, ...device() });
+    if (enrol) send("enrol", { name: input.value, consent: tick.checked, ...joining(), ...device() });
     else send("start", { consent: tick.checked });
   };
   const form = make("form", { onsubmit: submit }, name, intro.consent ? consent : "",
@@ -92,7 +92,7 @@ const startScreen = (intro, options, { send }) => {
     tick.required = view.consent;
   };
   const focus = () => { if (enrol && matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); };
-  return { element, show, keys: {}, focus };
+  return { element, show, keys: {}, focus, hide: () => form.reset() };
 };
 
 // Who comes without a link.
@@ -189,7 +189,7 @@ const imageScreen = (intro, options, { send, help }) => {
 };
 
 // The end still lets one go back.
-const leave = (send) => make("button", { type: "button", onclick: () => send("leave") }, "Another person");
+const leave = (send) => make("button", { type: "button", onclick: () => send("leave", joining()) }, "Another person");
 const doneScreen = (intro, options, { send }) => {
   const heading = make("h1", { tabindex: -1 }, "Thank you"), code = make("strong");
   const text = make("p", { class: "lead" },
@@ -231,7 +231,7 @@ const build = (intro) => {
   const options = reversed ? [...intro.options].reverse() : intro.options;
   screens.image?.stop();
   help?.remove();
-  help = helpBox(intro, options, keys, (act) => { help.close(); talking.send(act); });
+  help = helpBox(intro, options, keys, (...what) => { help.close(); talking.send(...what); });
   const tools = { send: talking.send, help: () => help.showModal() };
   screens = { start: startScreen(intro, options, tools), image: imageScreen(intro, options, tools),
               done: doneScreen(intro, options, tools), closed: closedScreen() };
@@ -270,4 +270,4 @@ const code = location.hash.slice(1);
 history.replaceState(null, "", location.pathname);
 if (code.startsWith("join.")) sessionStorage.setItem("join", code.slice(5));
 if (code && !code.startsWith("join.")) talking.send("enter", { code, ...device() });
-else talking.send("look", { join: sessionStorage.getItem("join") || "" });
+else talking.send("look", joining());

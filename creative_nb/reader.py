@@ -44,6 +44,7 @@ def questionnaire(self: AnyPool) -> str:
     return self.question.name
 
 # %% ../nbs/06_reader.ipynb #71dcd1ae
+@checked
 def pool_digest(
     pool: AnyPool,
     shape: list[int],  # of its images
@@ -62,6 +63,7 @@ def pool_digest(
 def _plain(known: dict[str, Known]) -> dict: return {item: [k.answer, k.feedback] for item, k in sorted(known.items())}
 
 # %% ../nbs/06_reader.ipynb #8c542713
+@checked
 def as_config(pool: AnyPool) -> dict:
     "What a file says of a pool."
     question = pool.question
@@ -69,6 +71,7 @@ def as_config(pool: AnyPool) -> dict:
             "question": asdict(question), "captions": list(pool.captions), "known": _plain(pool.known),
             "digest": pool.digest}
 
+@checked
 def from_config(about: dict) -> dict:
     "The fields of a pool from `as_config`. KeyError, TypeError or ValueError if it is something else."
     question = as_question(about["question"]) if "question" in about else question_of(from_stored(about["study"]))

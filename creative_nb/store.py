@@ -397,7 +397,7 @@ def details(self: Store):
     answer = table["item"].map({item: k.answer for item, k in self.known.items()})
     right = (answer == table.label).astype(float).where(answer.notna() & (table.label != ""))
     kind = {item: "practice" if k.feedback else "check" for item, k in self.known.items()}
-    return table.assign(kind=table["item"].map(kind).fillna("study"), right=right,
+    return table.assign(kind=[kind.get(item, "study") for item in table["item"]], right=right,
                         score=table.label.map(self.question.scores).astype(float))
 
 # %% ../nbs/06b_store.ipynb #649d1c22
