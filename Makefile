@@ -44,20 +44,15 @@ ITEM ?=
 where: $(INSTALLED)
 	@$(PIPELINE) where $(PAPER) $(ITEM)
 
-# A study is a folder of its own, so that no later run changes the images under the labels.
+# A study is a folder of its own, private, with images of its own: see nbs/10c_study.ipynb.
 DATASET ?= digits
 PORT ?= 8866
 STUDIED := $(or $(PAPER),das2020)
-SHELF := runs/$(SCALE)/$(STUDIED)/$(DATASET)
-STUDY := $(SHELF)/annotations
-POOL := $(SHELF)/pool.safetensors
-MANIFEST := $(SHELF)/tables/annotation_pool
+STUDY := runs/$(SCALE)/$(STUDIED)/$(DATASET)/annotations
 annotate: $(INSTALLED)
-	@[ -d $(STUDY) ] || [ -f $(POOL) -a -f $(MANIFEST).csv ] || $(PIPELINE) run $(SCALE) --paper $(STUDIED) --settings "$(DATASET)" --only 06_annotation_pool
-	@[ -d $(STUDY) ] || { umask 077; rm -rf $(STUDY).new && mkdir -p $(SHELF) && mkdir $(STUDY).new && cp $(POOL) $(STUDY).new/pool.safetensors && cp $(MANIFEST).csv $(STUDY).new/manifest.csv && \
-	  cp $(MANIFEST).json $(STUDY).new/manifest.json && mv $(STUDY).new $(STUDY); }
+	@$(BIN)/python -m creative_nb.study "$(STUDIED)" "$(DATASET)" "$(SCALE)" "$(STUDY)"
 	@chmod 700 $(STUDY)
-	@$(BIN)/python -m creative_nb.annotation_tool $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --port $(PORT) --token-file $(STUDY)/token
+	@$(BIN)/python -m creative_nb.annotation_tool serve $(STUDY)/pool.safetensors $(STUDY)/labels.sqlite --create --open --port $(PORT) --token-file $(STUDY)/token
 
 release: SCALE = paper
 release: $(INSTALLED)

@@ -12,7 +12,7 @@ import numpy as np, pandas as pd
 from scipy.stats import t
 from .checks import checked, Count, InnerShare
 from .labels import check_labels, complete_labels
-from .pool import QUESTIONNAIRES, options_of
+from .question import QUESTIONS, options_of
 
 # %% ../nbs/06d_agreement.ipynb #e595c3e0
 def _votes(labels: pd.DataFrame, questionnaire: str) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def agreement(
 def _both_showings(labels: pd.DataFrame) -> pd.DataFrame:
     "One row per annotator and item with both showings answered: `label_x`, `label_y`."
     full = complete_labels(labels)
-    fits = (name for name, options in QUESTIONNAIRES.items() if full.label.isin(list(options)).all())
+    fits = (name for name, question in QUESTIONS.items() if full.label.isin(question.labels).all())
     checked = check_labels(full, next(fits, "main"))
     first, second = (checked[checked["repeat"] == r] for r in (0, 1))
     return first.merge(second, on=["annotator", "item"])

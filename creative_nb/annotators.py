@@ -15,7 +15,7 @@ from .agreement import _both_showings
 from .checks import checked, Count, Positive, Share
 from .core import patch
 from .labels import check_labels
-from .pool import options_of
+from .question import options_of
 
 # %% ../nbs/06h_annotators.ipynb #4b4fc45e
 def _answered(labels: pd.DataFrame, questionnaire: str) -> tuple[pd.Index, pd.Index, np.ndarray]:

@@ -8,12 +8,12 @@ __all__ = ['Whole', 'Count', 'Seed', 'Number', 'Positive', 'NotNegative', 'Share
            'in_words', 'shown', 'check_memory', 'check', 'checked', 'check_tensor']
 
 # %% ../nbs/00_checks.ipynb #78ef76c6
-import functools, inspect, math, numbers, os, types
+import functools, importlib, inspect, math, numbers, os, sys, types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints, Literal, NamedTuple, Union
 
-import numpy as np, torch
+import numpy as np
 
 # %% ../nbs/00_checks.ipynb #d9f960a9
 class Kind(NamedTuple):
@@ -109,9 +109,13 @@ def shown(value, length: int = 80) -> str:
     if isinstance(value, Path): return repr(str(value))  # whole, as it is to be found
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and shape: return f"{type(value).__name__} of shape {tuple(shape)}"
-    if isinstance(value, torch.nn.Module): return type(value).__name__
+    if _is_network(value): return type(value).__name__
     text = " ".join(repr(value).split())
     return text if len(text) <= length else f"{text[:length - 4]} ..."
+
+def _is_network(value) -> bool:
+    torch = sys.modules.get("torch")  # imported by whoever made a network, and not by those who never do
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 # %% ../nbs/00_checks.ipynb #938d3cd0
 def check_memory(name: str, value, needed: float):
@@ -171,6 +175,7 @@ def checked(f):
 def check_tensor(name: str, x, shape: tuple[int, ...] | None = None, ndim: int | None = None):
     """Raise ValueError unless `x` is a finite floating tensor (N, ...) with N >= 1, of inner `shape` or of `ndim`
     dimensions when given."""
+    torch = importlib.import_module("torch")  # here, so that the page of the study, which has no tensors, never loads it
     what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
     if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
         raise ValueError(f"{name}: expected a floating tensor of shape (N, ...) with N >= 1, got {what}")

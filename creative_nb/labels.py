@@ -15,7 +15,9 @@ from xml.sax.saxutils import quoteattr
 import numpy as np, pandas as pd
 from .checks import checked, is_number
 from .core import atomic_path
-from .pool import Pool, data_uri, options_of
+from .pool import Pool
+from .question import options_of, Question, question_of
+from .reader import data_uri
 from .store import LABEL_COLUMNS, Store, clean_name
 
 # %% ../nbs/06c_labels.ipynb #8c95fea6
@@ -69,7 +71,7 @@ def _refuse_twice(labels: pd.DataFrame):
 @checked
 def check_labels(
     labels: pd.DataFrame,  # at least the columns annotator, item, label
-    questionnaire: str = "main",
+    questionnaire: str | Question = "main",
     items: Sequence[str] | None = None,  # of the pool, if they are to be checked too
 ) -> pd.DataFrame:
     "A clean copy. ValueError for unknown labels or items, missing columns or values, bad numbers, duplicates, no rows."
@@ -122,20 +124,24 @@ def _table(text: str) -> pd.DataFrame:
     return table.rename(columns={k: v for k, v in _OTHER_NAMES.items() if v not in table})
 
 # %% ../nbs/06c_labels.ipynb #f23ed44e
-def _as_labels(values: pd.Series, questionnaire: str) -> pd.Series:
+def _as_labels(values: pd.Series, questionnaire: str | Question) -> pd.Series:
     meant = {option.text: k for k, option in options_of(questionnaire).items()}
     return values.str.strip().map(lambda text: meant.get(text, text))
 
-def _from_csv(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
+def _from_csv(path: Path, questionnaire: str | Question, pool: Pool | None) -> pd.DataFrame:
     table = complete_labels(_table(_text(path)))
     names = {c: _from_spreadsheets(table[c]) for c in _NAMES}
     return table.assign(label=_as_labels(table.label, questionnaire), **names)
 
 # %% ../nbs/06c_labels.ipynb #d3ed75c5
+def _one_panel(pool: Pool) -> Question:
+    if pool.question.panels == 1: return pool.question
+    raise ValueError(f"pool={pool}: expected a question about one image; Label Studio does not exchange panels")
+
 @checked
 def label_studio_config(pool: Pool) -> str:
     "Labelling interface for Label Studio: an image, the options with hotkeys from 1 on, and when to choose each."
-    options = options_of(pool.questionnaire)
+    options = options_of(_one_panel(pool))
     choice = '    <Choice value={} alias={} hotkey="{}"/>'.format
     choices = [choice(quoteattr(o.text), quoteattr(k), i) for i, (k, o) in enumerate(options.items(), 1)]
     meanings = [f"  <Header size=\"6\" value={quoteattr(f'{o.text}: {o.meaning}')}/>" for o in options.values()]
@@ -147,6 +153,7 @@ def label_studio_config(pool: Pool) -> str:
 @checked
 def label_studio_tasks(pool: Pool) -> list[dict]:
     "A task for each image, ready for `json.dump` and for import into Label Studio; the images are data URIs."
+    _one_panel(pool)
     enlarge = max(1, 280 // max(pool.images.shape[2:]))
     return [{"data": {"image": data_uri(x, enlarge), "item": item}} for x, item in zip(pool.images, pool.items)]
 
@@ -194,7 +201,7 @@ def _export_rows(tasks: list[dict]) -> Iterator[tuple]:
         yield who, str(item), data.get("repeat", 0), choices[0], annotation.get("lead_time"), time
 
 # %% ../nbs/06c_labels.ipynb #dac368db
-def _from_label_studio(tasks: list[dict], questionnaire: str) -> pd.DataFrame:
+def _from_label_studio(tasks: list[dict], questionnaire: str | Question) -> pd.DataFrame:
     "Labels of a JSON or JSON-MIN export. ValueError if it is something else, or has no answer."
     try: table = pd.DataFrame(list(_export_rows(tasks)), columns=list(LABEL_COLUMNS))
     except (KeyError, TypeError, AttributeError, OverflowError) as e:
@@ -204,13 +211,13 @@ def _from_label_studio(tasks: list[dict], questionnaire: str) -> pd.DataFrame:
     return table.assign(label=_as_labels(table.label, questionnaire))
 
 # %% ../nbs/06c_labels.ipynb #07fec401
-def _from_store(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
-    store = Store(path, pool)
-    if store.questionnaire == questionnaire: return store.read()
-    raise ValueError(f"questionnaire={questionnaire!r}: expected {store.questionnaire!r}, as in the store")
+def _from_store(path: Path, questionnaire: str | Question, pool: Pool | None) -> pd.DataFrame:
+    store, asked = Store(path, pool), question_of(questionnaire)
+    if store.questionnaire == asked.name: return store.read()
+    raise ValueError(f"questionnaire={asked.name!r}: expected {store.questionnaire!r}, as in the store")
 
 # %% ../nbs/06c_labels.ipynb #ac4ae5a2
-def _from_json(path: Path, questionnaire: str, pool: Pool | None) -> pd.DataFrame:
+def _from_json(path: Path, questionnaire: str | Question, pool: Pool | None) -> pd.DataFrame:
     try: tasks = json.loads(_text(path))
     except (ValueError, RecursionError) as e: raise ValueError(f"expected JSON ({e})") from e
     return _from_label_studio(tasks, questionnaire)
@@ -221,15 +228,14 @@ _READERS = {".sqlite": _from_store, ".csv": _from_csv, ".json": _from_json}
 @checked
 def read_labels(
     source: str | Path,  # a store (.sqlite), a table (.csv) or an export of Label Studio (.json)
-    questionnaire: str = "main",
+    questionnaire: str | Question = "main",
     pool: Pool | None = None,  # whose items they must be
 ) -> pd.DataFrame:
     "Labels after `check_labels`. FileNotFoundError if there is no such file, ValueError if it holds something else."
-    path, items = Path(source), None if pool is None else pool.items
-    options_of(questionnaire)
+    path, items, asked = Path(source), None if pool is None else pool.items, question_of(questionnaire)
     if not path.is_file(): raise FileNotFoundError(f"source={source}: no such file")
-    if pool is not None and pool.questionnaire != questionnaire:
-        raise ValueError(f"questionnaire={questionnaire!r}: the pool is of the questionnaire {pool.questionnaire!r}")
+    if pool is not None and pool.questionnaire != asked.name:
+        raise ValueError(f"questionnaire={asked.name!r}: the pool is of the questionnaire {pool.questionnaire!r}")
     kind = path.suffix.lower()
     if kind not in _READERS: raise ValueError(f"source={source}: expected a name that ends in {', '.join(_READERS)}")
     try: return check_labels(_READERS[kind](path, questionnaire, pool), questionnaire, items)

@@ -420,15 +420,15 @@ def _outlier(values: torch.Tensor) -> float:
 # %% ../nbs/05_novelty.ipynb #43a99c67
 Numbers = torch.Tensor | np.ndarray | pd.Series | Sequence
 
-def _numbers(name: str, columns: Mapping) -> dict[str, torch.Tensor]:
+def _numbers(name: str, columns: Mapping, least: int = 1) -> dict[str, torch.Tensor]:
     "Columns of scores as float64 tensors of one length, (N,) each. ValueError if they are not finite numbers of the same rows."
     found, index = {}, [v.index for v in columns.values() if isinstance(v, pd.Series)]
     if any(not i.equals(index[0]) for i in index): raise ValueError(f"{name}: expected columns with the same row labels")
     for k, v in columns.items():
         try: found[k] = torch.as_tensor(v if isinstance(v, torch.Tensor) else np.asarray(v, float)).double()
         except (TypeError, ValueError) as e: raise ValueError(f"{name}[{k!r}]={shown(v)}: expected numbers") from e
-        if found[k].ndim != 1 or not len(found[k]) or not found[k].isfinite().all():
-            raise ValueError(f"{name}[{k!r}]={shown(v)}: expected finite numbers, one or more, in a row")
+        if found[k].ndim != 1 or len(found[k]) < least or not found[k].isfinite().all():
+            raise ValueError(f"{name}[{k!r}]={shown(v)}: expected finite numbers in a row, {least} or more")
     if len({len(v) for v in found.values()}) > 1:
         raise ValueError(f"{name}: lengths {', '.join(str(len(v)) for v in found.values())}, expected one length")
     return found
@@ -468,7 +468,7 @@ def passes(
     if not hasattr(self, "thresholds_"): raise NotFittedError("CreativityFilter: call fit first")
     missing = [k for k in ("ice", *self.thresholds_) if k not in scores]
     if missing: raise ValueError(f"scores has no {', '.join(missing)}: expected ice, {', '.join(self.thresholds_)}")
-    scores = _numbers("scores", {k: scores[k] for k in ("ice", *self.thresholds_)})
+    scores = _numbers("scores", {k: scores[k] for k in ("ice", *self.thresholds_)}, least=0)
     passing = (scores["ice"] > self.ice_low_) & (scores["ice"] < self.ice_high_)
     for name, threshold in self.thresholds_.items(): passing = passing & (scores[name] > threshold)
     return passing

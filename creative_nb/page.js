@@ -1,5 +1,5 @@
-// The page on which people label images: the module that anywidget loads. What to draw comes from Python (page.py);
-// the browser draws it and reports what was pressed.
+// The page on which people label images. What to draw comes from Python (page.py); the browser draws it and reports
+// what was pressed.
 
 // make builds an element; its children are set as text, so nothing that comes from a name or an option becomes markup.
 const make = (tag, attributes = {}, ...children) => {
@@ -12,130 +12,148 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 const key = (name) => make("kbd", { "aria-hidden": "true" }, name);
-const anew = (text) => {
-  const here = new URL(location.href);
-  here.searchParams.delete("annotator");
-  return make("a", { href: here.href }, text);
-};
 const inWords = (seconds) => {
   const minutes = Math.round(seconds / 60);
   if (seconds < 50) return "less than a minute left";
   return minutes < 90 ? `about ${Math.max(1, minutes)} min left` : `about ${Math.round(minutes / 30) / 2} h left`;
 };
 
-// Sending: one message at a time. Until its receipt has come, further presses are ignored. The next image is drawn only
-// then, so what the annotator has left behind is saved. Without a receipt for five seconds the connection counts as
-// lost, and the page says so.
-const PATIENCE = 5000;
-const talk = (model, changed) => {
-  const self = { pending: null, lost: false };
-  const name = Math.random().toString(36).slice(2);
-  let count = 0, timer;
-  const receipt = () => {
-    if (self.pending && model.get("view").reply === self.pending.reply) {
-      clearTimeout(timer);
-      Object.assign(self, { pending: null, lost: false });
-    }
-    changed();
-  };
-  self.send = (act, more = {}) => {
+// Sending: one message at a time. Until its answer has come, further presses are ignored. The next image is drawn only
+// then, so what the annotator has left behind is saved. A message without an answer may be sent again: it says for
+// which position it is meant, so it counts once.
+const PATIENCE = 10000;
+const talk = (changed) => {
+  const self = { view: null, intro: null, pending: null, lost: false };
+  const tab = Math.random().toString(36).slice(2);
+  let count = 0;
+  self.send = async (act, more = {}) => {
     if (self.pending) return;
-    self.pending = { do: act, at: model.get("view").at, reply: `${name}-${++count}`, ...more };
-    timer = setTimeout(() => { self.lost = true; changed(); }, PATIENCE);
+    self.pending = { do: act, at: self.view ? self.view.at : null, reply: `${tab}-${++count}`, tab, ...more };
     changed();
-    try { model.send(self.pending); } catch (error) { console.warn(error); self.lost = true; changed(); }
+    const options = { method: "POST", headers: { "Content-Type": "application/json" }, credentials: "same-origin",
+                      body: JSON.stringify(self.pending), signal: AbortSignal.timeout(PATIENCE) };
+    try {
+      const answer = await fetch("talk", options);
+      if (!answer.ok) throw new Error(answer.status);
+      const got = await answer.json();
+      if (self.view && !got.view.screen) got.view = { ...self.view, notice: "", ...got.view };  // only what went wrong
+      Object.assign(self, { lost: false }, got);
+    } catch (error) { self.lost = true; }
+    self.pending = null;
+    changed();
   };
-  self.stop = () => { clearTimeout(timer); model.off("change:view", receipt); };
-  model.on("change:view", receipt);
   return self;
 };
+const joining = () => ({ join: sessionStorage.getItem("join") || "" });
+const device = () => ({
+  time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone || "",
+  device: `${matchMedia("(pointer: coarse)").matches ? "touch" : "mouse"}, ${innerWidth} x ${innerHeight}, ` +
+    `ratio ${devicePixelRatio}, ${navigator.language}`,
+});
 
 // Instructions: the same text on the first screen and behind the key "?".
-const meanings = (intro) => make("dl", { class: "meanings" }, ...intro.options.map((option, i) =>
+const meanings = (options) => make("dl", { class: "meanings" }, ...options.map((option, i) =>
   make("div", {}, make("dt", {}, key(String(i + 1)), option.text), make("dd", {}, option.meaning))));
-const references = (intro) => intro.references.length === 0 ? "" : make("section", { class: "references" },
-  make("h2", {}, "Training images"),
-  make("p", {}, "The computer learned from images like these. Look at them first: novel means different from these."),
-  make("div", { role: "img", "aria-label": `${intro.references.length} training images` },
-    ...intro.references.map((src) => make("img", { src, alt: "" }))));
-const shortcuts = (intro, ...more) => make("p", { class: "shortcuts" },
-  ...[["1", "to"], [String(intro.options.length), "answer"], ["←", "back"], ["→", "forward"], ["U", "undo"],
+const training = (intro) => intro.training.length === 0 ? "" : make("section", { class: "references" },
+  make("h2", {}, "Training images"), make("p", {}, intro.references),
+  make("div", { role: "img", "aria-label": `${intro.training.length} training images` },
+    ...intro.training.map((src) => make("img", { src, alt: "" }))));
+const example = (intro) => !intro.example ? "" : make("section", { class: "example" },
+  make("h2", {}, "An example"), make("p", {}, intro.example));
+const shortcuts = (options, ...more) => make("p", { class: "shortcuts" },
+  ...[["1", "to"], [String(options.length), "answer"], ["←", "back"], ["→", "forward"], ["U", "undo"],
     ["?", "instructions"]].map(([name, text]) => make("span", {}, make("kbd", {}, name), " ", text)), ...more);
-const lead = (intro) => make("p", { class: "lead" },
-  `You will see ${intro.total} images made by a computer, one at a time. Choose for each the answer that fits best. `,
-  "There is no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.");
+const lead = (intro) => make("p", { class: "lead" }, intro.lead);
 
 // First screen. A screen is an element, a map of its keys, and a function that draws a view.
-const startScreen = (intro, { send }) => {
-  const input = make("input", { type: "text", id: `annotator-${Math.random()}`, maxlength: 60, required: true,
-                                autocomplete: "off", spellcheck: "false", autocapitalize: "off" });
-  const start = make("button", { type: "submit", class: "primary" }, "Start");
-  const hint = make("p", { class: "hint", role: "status" });
-  let asked = null, count = 0;
-  const known = () => input.value === asked;
-  const ask = () => {
-    hint.textContent = !known() ? "With the same name you can go on later where you stopped."
-      : `“${asked}” has ${count} ${count === 1 ? "answer" : "answers"} already. ` +
-        `If that is you, go on; if not, please choose another name.`;
-    hint.classList.toggle("asks", known());
-    start.textContent = known() ? "Go on" : "Start";
+const startScreen = (intro, options, { send }) => {
+  const input = make("input", { type: "text", id: "annotator", maxlength: 60, autocomplete: "off", spellcheck: "false",
+                                autocapitalize: "off" });
+  const name = make("div", { class: "field" }, make("label", { for: input.id }, "Your name or code"), input,
+    make("p", { class: "hint" }, "You can stop and go on later, in this browser."));
+  const tick = make("input", { type: "checkbox", id: "consent" });
+  const consent = make("label", { class: "consent", for: tick.id }, tick, make("span", {}, intro.consent));
+  let enrol = false;
+  const submit = (e) => {
+    e.preventDefault();
+    if (enrol) send("enrol", { name: input.value, consent: tick.checked, ...joining(), ...device() });
+    else send("start", { consent: tick.checked });
   };
-  input.addEventListener("input", ask);
-  const submit = (e) => { e.preventDefault(); send("start", { name: input.value, known: known() }); };
-  const form = make("form", { onsubmit: submit },
-    make("label", { for: input.id }, "Your name or code"), make("div", { class: "row" }, input, start), hint);
-  const text = make("div", { class: "text" }, make("h1", {}, "How creative are these images?"),
-    lead(intro), meanings(intro));
-  const element = make("section", { class: "start" }, text, references(intro), form);
+  const form = make("form", { onsubmit: submit }, name, intro.consent ? consent : "",
+    make("button", { type: "submit", class: "primary" }, "Start"));
+  const text = make("div", { class: "text" }, make("h1", {}, intro.title), lead(intro), meanings(options),
+    example(intro));
+  const element = make("section", { class: "start" }, text, training(intro), form);
   const show = (view) => {
-    if (!input.value) input.value = view.name;
-    [asked, count] = view.known ? [view.name, view.known] : [null, 0];
-    ask();
+    enrol = view.enrol;
+    name.hidden = !enrol;
+    input.required = enrol;
+    consent.hidden = !view.consent;
+    tick.required = view.consent;
   };
-  const focus = () => { if (matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); };
-  return { element, show, keys: {}, focus };
+  const focus = () => { if (enrol && matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); };
+  return { element, show, keys: {}, focus, hide: () => form.reset() };
 };
 
-// An image fills the space it has. Each of its pixels becomes a square of a whole number of screen pixels, so none is
-// blurred and none is wider than another; only an image larger than the screen is reduced, smoothly. The clock starts
-// when it is drawn. A press within a quarter of a second belongs to the image before and is ignored.
+// Who comes without a link.
+const closedScreen = () => {
+  const heading = make("h1", { tabindex: -1 }, "Please open your link");
+  const text = "You take part by a link of your own. Please open it as you got it, or ask those who run this study.";
+  const element = make("section", { class: "end" }, heading, make("p", { class: "lead" }, text));
+  return { element, show: () => {}, keys: {}, focus: () => heading.focus({ preventScroll: true }) };
+};
+
+// Images fill the space they have. Each pixel of a small one becomes a square of a whole number of screen pixels, so none
+// is blurred and none is wider than another; photographs are scaled smoothly. The clock starts when all are drawn, and
+// tells nothing if the page was out of sight meanwhile. A press within a quarter of a second belongs to the image before
+// and is ignored.
 const TOO_FAST = 250;
-const picture = () => {
-  const img = make("img", {}), element = make("div", { class: "stage", tabindex: -1 }, img);
-  let shown = null, at = null;
-  const fit = () => {
+const LARGEST = 3;
+const picture = (panels) => {
+  const imgs = Array.from({ length: panels }, () => make("img", {}));
+  const cells = imgs.map((img, i) => make("div", { class: "panel" }, img,
+    panels > 1 ? make("span", { class: "tag" }, "AB"[i]) : ""));
+  const element = make("div", { class: `stage panels-${panels}`, tabindex: -1 }, ...cells);
+  let shown = null, at = null, smooth = false, hidden = false;
+  const fitOne = (img, cell) => {
     const { naturalWidth: w, naturalHeight: h } = img, ratio = window.devicePixelRatio || 1;
     if (!w) return;
-    const room = ratio * Math.min(element.clientWidth / w, element.clientHeight / h);
-    const scale = (room < 1 ? room : Math.floor(room)) / ratio;
-    const imageRendering = room < 1 ? "auto" : "pixelated";
+    const room = ratio * Math.min(cell.clientWidth / w, cell.clientHeight / h);
+    const scale = (smooth ? Math.min(room, LARGEST * ratio) : room < 1 ? room : Math.floor(room)) / ratio;
+    const imageRendering = smooth || room < 1 ? "auto" : "pixelated";
     Object.assign(img.style, { width: `${w * scale}px`, height: `${h * scale}px`, imageRendering });
   };
+  const fit = () => imgs.forEach((img, i) => fitOne(img, cells[i]));
   const show = (view) => {
     if (view.at === at) return;
-    [at, shown, img.src, img.alt] = [view.at, null, view.image, `Image ${view.at + 1}`];
+    [at, shown, smooth, hidden] = [view.at, null, view.smooth, document.hidden];
+    imgs.forEach((img, i) => {
+      [img.src, img.alt] = [view.images[i], panels > 1 ? `Panel ${"AB"[i]}` : `Image ${view.at + 1}`];
+    });
     const drawn = () => { if (view.at === at) shown = performance.now(); };
-    img.decode().catch(() => {}).then(() => { fit(); requestAnimationFrame(drawn); });
+    Promise.all(imgs.map((img) => img.decode().catch(() => {}))).then(() => { fit(); requestAnimationFrame(drawn); });
   };
-  const seconds = () =>
-    shown === null || performance.now() - shown < TOO_FAST ? null : (performance.now() - shown) / 1000;
+  const ready = () => shown !== null && performance.now() - shown >= TOO_FAST;
+  const seconds = () => (hidden ? null : (performance.now() - shown) / 1000);
   const forget = () => { at = null; };
-  const watch = new ResizeObserver(fit);
+  const watch = new ResizeObserver(fit), away = () => { hidden = hidden || document.hidden; };
   watch.observe(element);
-  return { element, show, seconds, forget, stop: () => watch.disconnect() };
+  document.addEventListener("visibilitychange", away);
+  const stop = () => { watch.disconnect(); document.removeEventListener("visibilitychange", away); };
+  return { element, show, ready, seconds, forget, stop };
 };
 
 // The screen on which images are labelled.
-const imageScreen = (intro, { send, help }) => {
-  const shown = picture(), place = make("span", { "aria-live": "polite" }), left = make("span");
+const imageScreen = (intro, options, { send, help }) => {
+  const shown = picture(intro.panels), place = make("span", { "aria-live": "polite" }), left = make("span");
   const who = make("span", { class: "who" }), bar = make("div", { class: "done" });
   const range = { "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": intro.total };
   const meter = make("div", { class: "meter", role: "progressbar", ...range }, bar);
-  const answer = (label) => {
-    const seconds = shown.seconds();
-    if (seconds !== null) send("answer", { label, seconds });
-  };
-  const answers = intro.options.map((option, i) => make("button",
+  const caption = make("p", { class: "caption" }), told = make("span", { role: "status" });
+  const next = make("button", { type: "button", class: "primary", onclick: () => send("go", { by: 1 }) }, "Go on");
+  const feedback = make("div", { class: "feedback" }, told, next);
+  const answer = (label) => { if (shown.ready()) send("answer", { label, seconds: shown.seconds() }); };
+  const answers = options.map((option, i) => make("button",
     { type: "button", "aria-keyshortcuts": i + 1, title: option.meaning, onclick: () => answer(option.label) },
     key(String(i + 1)), make("span", {}, option.text)));
   const tool = (text, name, act) => {
@@ -146,17 +164,20 @@ const imageScreen = (intro, { send, help }) => {
   const forward = tool("Forward", "→", () => send("go", { by: 1 }));
   const undo = tool("Undo", "U", () => send("undo")), more = tool("Instructions", "?", help);
   const element = make("section", { class: "label" },
-    make("header", {}, meter, make("p", {}, place, who, left)), shown.element,
-    make("div", { class: "answers", role: "group", "aria-label": "Your answer" }, ...answers),
+    make("header", {}, meter, make("p", {}, place, who, left), caption), shown.element, feedback,
+    make("div", { class: "answers", role: "group", "aria-label": "Your answer", style: `--n: ${options.length}` },
+      ...answers),
     make("nav", { "aria-label": "Moving about" }, back, forward, undo, more));
   const show = (view) => {
+    [caption.textContent, caption.hidden] = [view.caption, !view.caption];
+    [told.textContent, feedback.hidden] = [view.feedback, !view.feedback];
     shown.show(view);
-    place.textContent = `Image ${view.at + 1} of ${intro.total}`;
+    place.textContent = `${view.practice ? "Practice: image" : "Image"} ${view.at + 1} of ${intro.total}`;
     who.textContent = view.name;
     left.textContent = [`${view.answered} done`, ...(view.left === null ? [] : [inWords(view.left)])].join(", ");
     meter.setAttribute("aria-valuenow", view.answered);
     bar.style.width = `${100 * view.answered / intro.total}%`;
-    answers.forEach((button, i) => { button.ariaPressed = String(intro.options[i].label === view.label); });
+    answers.forEach((button, i) => { button.ariaPressed = String(options[i].label === view.label); });
     const off = [[back, view.at === 0], [forward, !view.label], [undo, view.answered === 0]];
     for (const [button, state] of off) button.ariaDisabled = String(state);
   };
@@ -168,102 +189,85 @@ const imageScreen = (intro, { send, help }) => {
 };
 
 // The end still lets one go back.
-const doneScreen = (intro, { send }) => {
-  const heading = make("h1", { tabindex: -1 }, "Thank you"), text = make("p", { class: "lead" });
+const leave = (send) => make("button", { type: "button", onclick: () => send("leave", joining()) }, "Another person");
+const doneScreen = (intro, options, { send }) => {
+  const heading = make("h1", { tabindex: -1 }, "Thank you"), code = make("strong");
+  const text = make("p", { class: "lead" },
+    `All ${intro.total} images have your answer, and every answer is saved. You can close this page.`);
   const back = make("button", { type: "button", onclick: () => send("go", { by: -1 }) }, key("←"), " Go back");
-  const element = make("section", { class: "end" }, heading, text, make("div", { class: "row" }, back));
-  if (intro.page) back.after(anew("Next annotator"));
-  const show = (view) => {
-    text.textContent =
-      `All ${intro.total} images have your answer, and every answer is saved. You can close this page.`;
-  };
+  const element = make("section", { class: "end" }, heading, text, intro.thanks ? make("p", {}, intro.thanks) : "",
+    make("p", {}, "Your completion code: ", code), make("div", { class: "row" }, back, leave(send)));
+  const show = (view) => { code.textContent = view.code; };
   const keys = { ArrowLeft: () => back.click(), Backspace: () => back.click(), u: () => send("undo") };
   return { element, show, keys, focus: () => heading.focus({ preventScroll: true }) };
 };
 
 // Keys. A held key counts once; keys with Ctrl, Alt or the Mac's command key belong to the browser; what is typed into
-// the name field is text. On a page of its own the keys work wherever the focus is. In JupyterLab they work while the
-// widget has the focus, and go no further, or "1" would also make a heading of the cell: JupyterLab listens before the
-// widget can, and skips elements marked data-lm-suppress-shortcuts.
-const listen = (root, page, keysNow) => {
-  const pressed = (event) => {
-    if (!page) event.stopPropagation();
-    if (event.repeat && ["Enter", " "].includes(event.key)) event.preventDefault();
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input")) return;
-    const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.shiftKey ? "" : event.code);
-    const act = keysNow()[digit ? digit[1] : event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act) return;
-    event.preventDefault();
-    if (!event.repeat) act();
-  };
-  const target = page ? document : root;
-  target.addEventListener("keydown", pressed);
-  return () => target.removeEventListener("keydown", pressed);
-};
+// the name field is text.
+const listen = (keysNow) => document.addEventListener("keydown", (event) => {
+  if (event.repeat && ["Enter", " "].includes(event.key)) event.preventDefault();
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input")) return;
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.shiftKey ? "" : event.code);
+  const act = keysNow()[digit ? digit[1] : event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!act) return;
+  event.preventDefault();
+  if (!event.repeat) act();
+});
 
 // All together. draw is the only function that changes what is seen. Messages to the annotator stand in two regions
 // that screen readers follow: what happened, and what went wrong.
-const LOST =
-  "Not saved: the connection to the server is lost. Reload the page; everything before this image is saved.";
-const BUSY = "Not saved yet: the kernel is busy, or gone. If it is gone, run this cell again; " +
-  "everything before this image is saved.";
-const remember = (name) => {
-  const here = new URL(location.href);
-  if (here.searchParams.get("annotator") === name) return;
-  here.searchParams.set("annotator", name);
-  history.replaceState(history.state, "", here);
-};
-const helpBox = (intro, keys) => make("dialog", { "aria-label": "Instructions" },
+const LOST = "Not saved: the connection to the server is lost. Try again in a moment; everything before this is saved.";
+const helpBox = (intro, options, keys, send) => make("dialog", { "aria-label": "Instructions" },
   make("form", { method: "dialog" }, make("h2", {}, "Instructions"), make("button", { class: "primary" }, "Close")),
-  lead(intro), meanings(intro), shortcuts(intro, make("label", {}, keys, " use these keys")), references(intro),
-  intro.page ? make("p", {}, anew("Start under another name")) : "");
-const render = ({ model, el }) => {
-  const keys = make("input", { type: "checkbox", checked: true });
-  keys.addEventListener("change", () => root.classList.toggle("keyless", !keys.checked));
-  const intro = model.get("intro"), help = helpBox(intro, keys);
-  const notice = make("p", { class: "notice", role: "status" });
-  const wrong = make("div", { class: "wrong", role: "alert", hidden: true }), body = make("main", {});
-  const about = { class: `creative-annotator ${intro.page ? "page" : "cell"}`, tabindex: -1,
-                  "data-lm-suppress-shortcuts": "true" };
-  const root = make("div", about, body, notice, wrong, help);
-  let screen = null;
-  const talking = talk(model, () => draw());
+  lead(intro), meanings(options), example(intro),
+  shortcuts(options, make("label", {}, keys, " use these keys")), training(intro), leave(send));
+const keys = make("input", { type: "checkbox", checked: true });
+keys.addEventListener("change", () => root.classList.toggle("keyless", !keys.checked));
+const notice = make("p", { class: "notice", role: "status" });
+const wrong = make("div", { class: "wrong", role: "alert", hidden: true }), body = make("main", {});
+const root = make("div", { class: "creative-annotator", tabindex: -1 }, body, notice, wrong);
+let screens = {}, screen = null, help = null, reversed = null;
+const build = (intro) => {
+  const options = reversed ? [...intro.options].reverse() : intro.options;
+  screens.image?.stop();
+  help?.remove();
+  help = helpBox(intro, options, keys, (...what) => { help.close(); talking.send(...what); });
   const tools = { send: talking.send, help: () => help.showModal() };
-  const screens = { start: startScreen(intro, tools), image: imageScreen(intro, tools),
-                    done: doneScreen(intro, tools) };
-  const enter = (name) => {
-    const focused = intro.page || root.contains(document.activeElement);
-    if (screen) screens[screen].hide?.();
-    screen = name;
-    body.replaceChildren(screens[name].element);
-    if (focused) screens[name].focus();
-  };
-  const complain = (text) => {
-    if (wrong.dataset.text === text) return;
-    wrong.dataset.text = text;
-    wrong.hidden = !text;
-    wrong.replaceChildren(text);
-    const onclick = () => location.reload();
-    if (talking.lost && intro.page) wrong.append(make("button", { type: "button", onclick }, "Reload"));
-  };
-  const draw = () => {
-    const view = model.get("view"), saving = talking.pending?.do === "answer";
-    if (view.screen !== screen) enter(view.screen);
-    screens[screen].show(view);
-    root.classList.toggle("saving", saving);
-    notice.textContent = talking.lost ? "" : saving ? "Saving …" : view.notice;
-    complain(!talking.lost ? view.error : intro.page ? LOST : BUSY);
-    if (intro.page && view.screen !== "start") remember(view.name);
-  };
-  const silent = listen(root, intro.page, () => (help.open || !keys.checked ? {} : screens[screen].keys));
-  const appeared = new ResizeObserver(() => {
-    if (!root.clientHeight || !intro.page) return;
-    appeared.disconnect();
-    screens[screen].focus();
-  });
-  appeared.observe(root);
-  el.replaceChildren(root);
-  draw();
-  return () => { silent(); appeared.disconnect(); talking.stop(); screens.image.stop(); };
+  screens = { start: startScreen(intro, options, tools), image: imageScreen(intro, options, tools),
+              done: doneScreen(intro, options, tools), closed: closedScreen() };
+  screen = null;
+  root.append(help);
 };
-export default { render };
+const enter = (name) => {
+  screens[screen]?.hide?.();
+  screen = name;
+  body.replaceChildren(screens[name].element);
+};
+const complain = (text) => {
+  if (wrong.dataset.text === text) return;
+  wrong.dataset.text = text;
+  wrong.hidden = !text;
+  wrong.replaceChildren(make("span", {}, text), make("button", { type: "button", onclick: () => location.reload() }, "Reload"));
+};
+const draw = () => {
+  const { view, intro, pending, lost } = talking, saving = pending?.do === "answer";
+  root.classList.toggle("saving", saving);
+  complain(lost ? LOST : view ? view.error : "");
+  if (!view || !intro || !view.screen) return;
+  if (reversed !== view.reversed || !screens.start) { reversed = view.reversed; build(intro); }
+  const changes = view.screen !== screen;
+  if (changes) enter(view.screen);
+  screens[screen].show(view);
+  if (changes) screens[screen].focus();
+  notice.textContent = lost ? "" : saving ? "Saving …" : view.notice;
+};
+const talking = talk(() => draw());
+listen(() => (!screen || help.open || !keys.checked ? {} : screens[screen].keys));
+document.body.replaceChildren(root);
+
+// The code of a link is exchanged for a session at once, and leaves the address and the history.
+const code = location.hash.slice(1);
+history.replaceState(null, "", location.pathname);
+if (code.startsWith("join.")) sessionStorage.setItem("join", code.slice(5));
+if (code && !code.startsWith("join.")) talking.send("enter", { code, ...device() });
+else talking.send("look", joining());

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from scipy.special import log_softmax, ndtri
 from .checks import checked, Count, NotNegative, Seed, Share, Text, Whole
 from .core import digest, patch, rng
-from .pool import STORED_NAMES, options_of
+from .question import STORED_NAMES, options_of
 from .published import printed_table
 
 # %% ../nbs/06g_panel.ipynb #cc27f406

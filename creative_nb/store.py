@@ -6,16 +6,18 @@
 __all__ = ['JOINERS', 'LABEL_COLUMNS', 'Again', 'Seconds', 'clean_name', 'Store']
 
 # %% ../nbs/06b_store.ipynb #9a7a6305
-import json, math, os, sqlite3, unicodedata
+import json, math, os, secrets, sqlite3, unicodedata
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np, pandas as pd
+import numpy as np
 from .checks import checked, Kind, Seed, Whole
-from .core import artifact, atomic_path, patch, rng
-from .pool import STORED_NAMES, Pool, from_stored
+from .common import atomic_path, locked, patch, rng
+from .question import as_question, from_stored, question_of, STORED_NAMES
+from .reader import AnyPool, Known
 
 # %% ../nbs/06b_store.ipynb #68a9c07d
 JOINERS = "\u200c\u200d"  # between letters of Persian, of Sinhala or of an emoji, and no control characters
@@ -42,9 +44,27 @@ repeat INTEGER NOT NULL,
                      before TEXT NOT NULL, after TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('answer', 'undo')),
                      seconds REAL, time TEXT NOT NULL, undoes INTEGER UNIQUE REFERENCES events);
 CREATE INDEX by_annotator ON events (annotator, seq);
+CREATE TABLE people (annotator TEXT PRIMARY KEY, began TEXT NOT NULL, reversed INTEGER NOT NULL, consent TEXT NOT NULL,
+                     device TEXT NOT NULL, time_zone TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE showings (annotator TEXT, position INTEGER, item TEXT NOT NULL, repeat INTEGER NOT NULL,
+                       side INTEGER NOT NULL, PRIMARY KEY (annotator, position),
+                       UNIQUE (annotator, item, repeat)) WITHOUT ROWID;
+CREATE TABLE sessions (token TEXT PRIMARY KEY, annotator TEXT NOT NULL, began TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE links (annotator TEXT PRIMARY KEY, issue INTEGER NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE withdrawn (mark TEXT PRIMARY KEY, time TEXT NOT NULL) WITHOUT ROWID;
 CREATE VIEW kept AS SELECT * FROM events e WHERE kind = 'answer' AND \
 NOT EXISTS (SELECT 1 FROM events u WHERE u.undoes = e.seq);
 """
+
+# %% ../nbs/06b_store.ipynb #9716786b
+_LATER = [t.strip().replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS") for t in _TABLES.split(";")
+          if t.strip().startswith(tuple(f"CREATE TABLE {name} " for name in
+                                        ("people", "showings", "sessions", "links", "withdrawn")))]
+
+def _make_later(db: sqlite3.Connection):
+    "Tables and the secret that a store of an earlier version lacks."
+    for statement in _LATER: db.execute(statement)
+    db.execute("INSERT OR IGNORE INTO about VALUES ('secret', ?)", (json.dumps(secrets.token_hex(32)),))
 
 # %% ../nbs/06b_store.ipynb #c3bc9a0a
 def _create_store(path: Path, about: dict):
@@ -133,17 +153,22 @@ def _showings(
     return [(int(image), again) for _, image, again in sorted(keys, key=lambda k: k[0])]
 
 # %% ../nbs/06b_store.ipynb #c52fd5ed
-def _new_store(path: Path, pool: Pool | None, repeats: int, seed: int):
+def _new_store(path: Path, pool: AnyPool | None, repeats: int, seed: int | None):
     "Make the file. FileNotFoundError without a pool, ValueError for a wrong number of repeats."
     if pool is None: raise FileNotFoundError(f"path={path}: no such file; expected a store, or a pool to make one for")
     if (log := Path(f"{path}-wal")).exists():
         raise ValueError(f"path={path}: {log.name} holds answers of a store that was moved; put the two together again")
-    if repeats > len(pool.items):
-        raise ValueError(f"repeats={repeats!r}: expected 0 to {len(pool.items)}, the number of images")
-    stored = STORED_NAMES.get(pool.questionnaire, pool.questionnaire)
-    about = dict(format="creative_nb annotations 1", digest=pool.digest, name=pool.name, study=stored,
-                 labels=pool.labels, items=pool.items, repeats=int(repeats), seed=int(seed))
-    artifact(path, lambda p: _create_store(p, about))
+    n = len(pool.items) - len(pool.known)
+    if repeats > n: raise ValueError(f"repeats={repeats!r}: expected 0 to {n}, the number of images")
+    with locked(path):
+        if not path.is_file(): _create_store(path, _new_about(pool, repeats, seed))
+
+def _new_about(pool: AnyPool, repeats: int, seed: int | None) -> dict:
+    "What a new store records of itself."
+    return dict(format="creative_nb annotations 2", digest=pool.digest, name=pool.name, labels=pool.labels,
+                study=STORED_NAMES.get(pool.questionnaire, pool.questionnaire), items=pool.items, repeats=int(repeats),
+                seed=seed if seed is None else int(seed), secret=secrets.token_hex(32), made=_now(),
+                question=asdict(pool.question), known={item: asdict(k) for item, k in pool.known.items()})
 
 # %% ../nbs/06b_store.ipynb #80c264a5
 @checked
@@ -152,29 +177,103 @@ class Store:
     def __init__(
         self,
         path: str | Path,
-        pool: Pool | None = None,  # None: only open
+        pool: AnyPool | None = None,  # None: only open
         repeats: Whole = 20,  # images that each annotator sees twice; an existing file keeps its own
-        seed: Seed = 0,  # of the annotators' orders; an existing file keeps its own
+        seed: Seed | None = None,  # of the annotators' orders; None: from the system's secrets
     ):
         self.path = Path(path)
         if not self.path.is_file(): _new_store(self.path, pool, repeats, seed)
         about = _about(self.path)
         self.digest, self.name, self.repeats, self.seed = (about[k] for k in ("digest", "name", "repeats", "seed"))
-        self.questionnaire = from_stored(about["study"])
+        self.question = as_question(about["question"]) if "question" in about else question_of(from_stored(about["study"]))
+        self.known = {item: Known(**k) for item, k in about.get("known", {}).items()}
         self.labels, self.items = tuple(about["labels"]), tuple(about["items"])
         if pool is not None and pool.digest != self.digest: raise self._of_another(pool)
 
-    def _of_another(self, pool: Pool) -> ValueError:
-        mine = f"{self.name}, questionnaire {self.questionnaire}, {len(self.items)} images"
+    @property
+    def questionnaire(self) -> str: return self.question.name
+
+    def _of_another(self, pool: AnyPool) -> ValueError:
+        mine = f"{self.name}, question {self.questionnaire}, {len(self.items)} images"
         return ValueError(f"pool={pool}: {self.path} holds answers about another pool ({mine})")
+
+# %% ../nbs/06b_store.ipynb #c3bc6237
+def _sides(order: list[tuple[str, int]], g: np.random.Generator) -> dict[tuple[str, int], int]:
+    "1 for the showings with the panels exchanged: half of the first ones, and the other side when they come again."
+    items = [item for item, again in order if not again]
+    first = dict(zip(items, g.permutation(np.arange(len(items)) + g.integers(2)) % 2))
+    return {(item, again): int(first[item] + again) % 2 for item, again in order}
 
 # %% ../nbs/06b_store.ipynb #b4bf97a2
 @patch
+def _drawn(self: Store, annotator: str) -> list[tuple[str, int, int]]:
+    "What a new annotator will see: (item, repeat, side), practice first, attention checks anywhere after it."
+    seed = secrets.randbits(63) if self.seed is None else self.seed
+    items = [item for item in self.items if item not in self.known]
+    order = [(items[i], again) for i, again in _showings(len(items), self.repeats, rng(seed, "order", annotator))]
+    g = rng(seed, "known", annotator)
+    for item in (i for i, k in self.known.items() if not k.feedback): order.insert(g.integers(len(order) + 1), (item, 0))
+    practice = [(item, 0) for item, k in self.known.items() if k.feedback]
+    sides = _sides(practice + order, rng(seed, "side", annotator)) if self.question.panels == 2 else {}
+    return [(item, again, sides.get((item, again), 0)) for item, again in practice + order]
+
+# %% ../nbs/06b_store.ipynb #6e70d439
+_BALANCE = "SELECT count(*), coalesce(sum(reversed), 0) FROM people"
+
+@patch
+@checked
+def begin(
+    self: Store,
+    annotator: str,
+    device: str = "",
+    time_zone: str = "",
+):
+    "Draw and keep what this annotator will see; a later start changes nothing."
+    who, now = clean_name(annotator), _now()
+    with _connected(self.path, write=True) as db:
+        _make_later(db)
+        if db.execute("SELECT 1 FROM people WHERE annotator = ?", (who,)).fetchone(): return
+        n, reversed_ = db.execute(_BALANCE).fetchone()
+        turned = secrets.randbelow(2) if 2 * reversed_ == n else int(2 * reversed_ < n)
+        row = (who, now, turned, "", device[:300], time_zone[:60])
+        db.execute("INSERT INTO people VALUES (?, ?, ?, ?, ?, ?)", row)
+        rows = [(who, at, *showing) for at, showing in enumerate(self._drawn(who))]
+        db.executemany("INSERT INTO showings VALUES (?, ?, ?, ?, ?)", rows)
+
+# %% ../nbs/06b_store.ipynb #f475bb47
+@patch
+@checked
+def agree(self: Store, annotator: str):
+    "Keep that somebody who has begun gave their consent, and when they first did."
+    with _connected(self.path, write=True) as db:
+        db.execute("UPDATE people SET consent = ? WHERE annotator = ? AND consent = ''", (_now(), clean_name(annotator)))
+
+# %% ../nbs/06b_store.ipynb #e630846a
+@patch
+@checked
+def person(self: Store, annotator: str) -> dict:
+    "What is known of a person who has begun: began, reversed, consent, device, time_zone; empty for anybody else."
+    names = ("began", "reversed", "consent", "device", "time_zone")
+    with _connected(self.path) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'people'").fetchone(): return {}
+        query = f"SELECT {', '.join(names)} FROM people WHERE annotator = ?"
+        row = db.execute(query, (clean_name(annotator),)).fetchone()
+    return dict(zip(names, row)) if row else {}
+
+# %% ../nbs/06b_store.ipynb #eabce7d4
+@patch
+@checked
+def showings(self: Store, annotator: str) -> list[tuple[str, int, int]]:
+    "What this annotator sees, one after the other: (item, repeat, side); drawn if they have not begun yet."
+    if not self.person(annotator): self.begin(annotator)
+    query = "SELECT item, repeat, side FROM showings WHERE annotator = ? ORDER BY position"
+    with _connected(self.path) as db: return db.execute(query, (clean_name(annotator),)).fetchall()
+
+@patch
 @checked
 def order(self: Store, annotator: str) -> list[tuple[str, int]]:
-    "What this annotator sees, one after the other: (item, repeat), repeat 0 for the first showing, 1 for the second."
-    showings = _showings(len(self.items), self.repeats, rng(self.seed, "order", clean_name(annotator)))
-    return [(self.items[i], again) for i, again in showings]
+    "The same without sides: (item, repeat), repeat 0 for the first showing, 1 for the second."
+    return [(item, again) for item, again, _ in self.showings(annotator)]
 
 # %% ../nbs/06b_store.ipynb #b80716b6
 @patch
@@ -232,6 +331,14 @@ def annotators(self: Store) -> list[str]:
     with _connected(self.path) as db:
         return [name for name, in db.execute("SELECT DISTINCT annotator FROM answers ORDER BY annotator")]
 
+@patch
+@checked
+def seconds(self: Store, annotator: str) -> list[float]:
+    "How long this annotator's answers took, oldest first; NaN if unknown."
+    query = "SELECT seconds FROM answers WHERE annotator = ? ORDER BY time"
+    with _connected(self.path) as db: rows = db.execute(query, (clean_name(annotator),)).fetchall()
+    return [math.nan if s is None else s for s, in rows]
+
 # %% ../nbs/06b_store.ipynb #b5c0620a
 _LAST = "SELECT seq, item, repeat, before, after FROM kept WHERE annotator = ? ORDER BY seq DESC LIMIT 1"
 _TAKE_BACK = "INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, 'undo', NULL, ?, ?)"
@@ -254,22 +361,44 @@ def undo(self: Store, annotator: str) -> tuple[str, int] | None:
         return item, repeat
 
 # %% ../nbs/06b_store.ipynb #883a7661
+def _frame(rows: list, types: dict[str, type]):
+    "A table of rows with these columns."
+    import pandas as pd  # here, since the page needs no tables, and pandas takes as much memory as all else
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
+
 @patch
-def read(self: Store) -> pd.DataFrame:
-    "All labels that count now, one per row."
+def read(self: Store):
+    "A table of all labels that count now, one per row; items with a known answer are left out."
     query = f"SELECT {', '.join(LABEL_COLUMNS)} FROM answers ORDER BY 1, 2, 3"
     with _connected(self.path) as db: rows = db.execute(query).fetchall()
-    return pd.DataFrame(rows, columns=list(LABEL_COLUMNS)).astype(LABEL_COLUMNS)
+    return _frame([row for row in rows if row[1] not in self.known], LABEL_COLUMNS)
 
 # %% ../nbs/06b_store.ipynb #d4c98f46
 @patch
-def history(self: Store) -> pd.DataFrame:
-    "Every event in order: labels before and after, \"\" for none; `undoes` is the `seq` that an undo took back, or 0."
+def history(self: Store):
+    "A table of every event in order: labels before and after, \"\" for none; `undoes` is the `seq` that an undo took back, or 0."
     types = {"seq": int, "annotator": str, "item": str, "repeat": int, "before": str, "after": str, "kind": str,
              "seconds": float, "time": str, "undoes": int}
     columns = ", ".join(types).replace("undoes", "coalesce(undoes, 0)")
     with _connected(self.path) as db: rows = db.execute(f"SELECT {columns} FROM events ORDER BY seq").fetchall()
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    return _frame(rows, types)
+
+# %% ../nbs/06b_store.ipynb #0383a472
+_DETAILS = {"annotator": str, "position": int, "item": str, "repeat": int, "side": int, "reversed": int, "label": str,
+            "seconds": float, "time": str, "began": str, "consent": str, "device": str, "time_zone": str}
+
+@patch
+def details(self: Store):
+    "A table with a row for each showing: who, what, where, when, on which device, and the answer, \"\" if there is none."
+    for name in self.annotators(): self.order(name)
+    query = f"""SELECT {", ".join(_DETAILS).replace("label", "coalesce(label, '')")} FROM showings JOIN people USING (annotator)
+                LEFT JOIN answers USING (annotator, item, repeat) ORDER BY annotator, position"""
+    with _connected(self.path) as db: table = _frame(db.execute(query).fetchall(), _DETAILS)
+    answer = table["item"].map({item: k.answer for item, k in self.known.items()})
+    right = (answer == table.label).astype(float).where(answer.notna() & (table.label != ""))
+    kind = {item: "practice" if k.feedback else "check" for item, k in self.known.items()}
+    return table.assign(kind=[kind.get(item, "study") for item in table["item"]], right=right,
+                        score=table.label.map(self.question.scores).astype(float))
 
 # %% ../nbs/06b_store.ipynb #649d1c22
 @patch
@@ -277,3 +406,11 @@ def settle(self: Store):
     "Move all answers into the one file, as far as nobody else is reading just now."
     with suppress(sqlite3.Error), _connected(self.path) as db:  # they are safe in the log as well
         db.execute("PRAGMA busy_timeout = 1000"), db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+# %% ../nbs/06b_store.ipynb #28b2d611
+@patch
+def check_writable(self: Store):
+    "OSError if an answer could not be kept."
+    try:
+        with _connected(self.path, write=True) as db: db.execute("UPDATE about SET value = value WHERE key = 'name'")
+    except (sqlite3.Error, OSError) as e: raise OSError(f"store={self.path}: the store cannot be written: {e}") from e

@@ -1,9 +1,13 @@
 "Pools and labels that the tests of the human study share."
+from dataclasses import replace
+
 import numpy as np, pandas as pd, torch
 from hypothesis import strategies as st
 
 from creative_nb.labels import check_labels
 from creative_nb.pool import Pool, blind
+from creative_nb.question import QUESTIONS
+from creative_nb.reader import PoolFile
 from creative_nb.store import Store
 
 MAIN = ("creative", "novel_not_creative", "not_novel_or_creative", "inconclusive")
@@ -48,4 +52,17 @@ def made_up(folder, n=8, repeats=2, seed=0):
     manifest = pd.DataFrame({"method": methods, "creativity_filter": [0, 1] * (n // 2)})
     pool, manifest = blind(images, manifest, images[:3], name="squares", seed=seed)
     pool.save(folder / "pool.safetensors")
-    return pool, manifest, Store(folder / "labels.sqlite", pool, repeats=repeats)
+    store = Store(folder / "labels.sqlite", pool, repeats=repeats, seed=seed)
+    return PoolFile(folder / "pool.safetensors"), manifest, store
+
+
+def asked(folder, question=None, n=8, repeats=0, answers=(), feedback=(), consent="") -> tuple[PoolFile, Store]:
+    "A pool and a store of another question, or of items with known answers; first panels are dark, second ones light."
+    question = question or replace(QUESTIONS["main"], name="agreed", consent=consent) if consent else question or "main"
+    panels = getattr(question, "panels", 1)
+    images = torch.rand(n, 2, 1, 6, 6) * 0.4 + torch.tensor([0.0, 0.6]).view(1, 2, 1, 1, 1)
+    full = lambda values: [*values, *[""] * (n - len(values))]
+    rows = pd.DataFrame({"method": "am", "answer": full(answers), "feedback": full(feedback)})
+    pool, _ = blind(images if panels == 2 else images[:, 0], rows, images[:3, 0], "squares", question)
+    pool.save(folder / "pool.safetensors")
+    return PoolFile(folder / "pool.safetensors"), Store(folder / "labels.sqlite", pool, repeats=repeats)

@@ -25,8 +25,8 @@ from creative_nb.generators import Prior
 
 TABLE = Path(__file__).with_name("bad_inputs.csv")
 # What the library itself calls, thousands of times or with what it has checked.
-INTERNAL = {"checks", "select", "core.batches", "core.progress", "core.patch", "core.rng", "novelty.Views",
-            "annotation_tool.main", "pipeline.main"}
+INTERNAL = {"checks", "select", "core.batches", "core.progress", "common.patch", "common.rng", "novelty.Views",
+            "annotation_tool.main", "pipeline.main", "study.main"}
 PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
@@ -35,7 +35,7 @@ SAMPLES = [1, 2, 0.5, 1.5, "a.csv", "a.png", "max", "a", "#0173b2", "mnist",
            None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
            ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}),
            pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""),
-           torch.device("cpu"), lambda *a: None, iter(()), sys, b"a"]
+           torch.device("cpu"), lambda *a: None, iter(()), sys, b"a", "https://example.org"]
 
 
 def public():

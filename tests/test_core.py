@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from creative_nb import core
+from creative_nb import common, core
 from creative_nb.core import EXTENSIONS, code_of, load_config, load_extensions, load_tensors, save_tensors, source_of
 
 SOURCE = '''
@@ -332,7 +332,7 @@ def test_a_second_process_says_that_it_waits(tmp_path):
 def test_an_existing_artifact_needs_no_lock(tmp_path, monkeypatch):
     "As in a folder that one may read but not write."
     (tmp_path / "x.txt").write_text("there")
-    monkeypatch.setattr(core, "FileLock", None)
+    monkeypatch.setattr(common, "FileLock", None)
     assert core.artifact(tmp_path / "x.txt", None.__class__).read_text() == "there"
 
 

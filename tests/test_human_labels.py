@@ -31,7 +31,8 @@ from creative_nb.judgement import compare_methods, label_table, metric_table
 from creative_nb.labels import write_labels
 from creative_nb.panel import Panel, printed_population
 from creative_nb.planning import Plan
-from creative_nb.pool import QUESTIONNAIRES, Pool, blind
+from creative_nb.pool import Pool, blind
+from creative_nb.question import options_of
 from creative_nb.runs import read_table, save_table
 from creative_nb.store import Store
 
@@ -128,7 +129,7 @@ def test_the_word_simulated_stands_on_all_that_the_panel_touches(root):
 def test_the_panel_answers_one_study_and_is_calibrated_to_the_other(root, questionnaire, annotators, dataset):
     s = labelled(dataset=dataset, questionnaire=questionnaire)
     assert s.panel == Panel(PRINTED_STUDIES[OTHER[questionnaire]], questionnaire, dataset, annotators)
-    assert s.answers.annotator.nunique() == annotators and set(s.answers.label) <= set(QUESTIONNAIRES[questionnaire])
+    assert s.answers.annotator.nunique() == annotators and set(s.answers.label) <= set(options_of(questionnaire))
 
 
 def test_a_data_set_that_is_not_in_print_has_the_panel_of_mnist(root):
@@ -214,7 +215,7 @@ def test_tests_over_all_data_sets_are_those_of_the_counts(root):
     report = Report("das2020", DATASETS, "smoke")
     tables = report.labelled("table4")
     assert list(tables) == ["simulated"] and (report.out / "tables" / "table4_human_labels_simulated.csv").is_file()
-    tests = all_tests(tables["simulated"], list(QUESTIONNAIRES["main"]))
+    tests = all_tests(tables["simulated"], list(options_of("main")))
     assert len(tests) == 6
     for r in tests.itertuples():
         s = labelled(dataset=r.dataset)

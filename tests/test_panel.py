@@ -10,11 +10,11 @@ from creative_nb.das2020.human_labels import OTHER, PRINTED_STUDIES, LabelledPoo
 from creative_nb.experiment import Run
 from creative_nb.labels import check_labels
 from creative_nb.panel import NORMAL_SD, Panel, PrintedStudy, printed_population
-from creative_nb.pool import QUESTIONNAIRES
+from creative_nb.question import QUESTIONS, Question, options_of
 from creative_nb.published import printed_table
 
 PLAIN = dict(sensitivity=0.0, bias=0.0, taste=0.0, lapse=0.0)
-LABELS = {q: list(options) for q, options in QUESTIONNAIRES.items()}
+LABELS = {q: list(options_of(q)) for q in ("main", "earlier")}
 
 
 def panel_of(questionnaire: str = "main", dataset: str = "mnist", **options) -> Panel:
@@ -105,8 +105,8 @@ def test_wrong_arguments(wrong, message):
 
 
 def test_a_questionnaire_needs_as_many_options_as_the_calibration(monkeypatch):
-    two = dict(list(QUESTIONNAIRES["main"].items())[:2])
-    monkeypatch.setitem(QUESTIONNAIRES, "two", two)
+    two = Question("two", "Two?", "Two.", QUESTIONS["main"].options[:2])
+    monkeypatch.setitem(QUESTIONS, "two", two)
     with pytest.raises(ValueError, match="questionnaire='two': expected 4 options"):
         Panel(PRINTED_STUDIES["main"], "two")
 

@@ -7,21 +7,25 @@ from PIL import Image
 
 from creative_nb.core import load_tensors, save_tensors
 from creative_nb.labels import label_studio_config, label_studio_tasks
-from creative_nb.pool import QUESTIONNAIRES, Pool, blind, folder_pool, png
+from creative_nb.pool import Pool, blind, folder_pool, sheet
+from creative_nb.question import QUESTIONS, Option, Question, as_question, options_of, register
+from creative_nb.reader import Known, PoolFile, png
 from creative_nb.store import Store
 from people import KEY, make_pool
 
 
 def test_each_label_has_a_text_and_a_meaning():
-    for options in QUESTIONNAIRES.values():
+    for options in map(options_of, QUESTIONS):
         texts, meanings = {o.text for o in options.values()}, {o.meaning for o in options.values()}
-        assert len(texts) == len(meanings) == len(options) == 4
+        assert len(texts) == len(meanings) == len(options)
         assert all(o.text and o.meaning for o in options.values())
-    for label in set().union(*QUESTIONNAIRES.values()):  # a label of two questionnaires is the same in both
-        assert len({options[label] for options in QUESTIONNAIRES.values() if label in options}) == 1
+    studies = [options_of(q) for q in ("main", "earlier")]
+    assert {len(options) for options in studies} == {4}
+    for label in set().union(*studies):  # a label of both studies is the same in both
+        assert len({options[label] for options in studies if label in options}) == 1
 
 
-@pytest.mark.parametrize("questionnaire", QUESTIONNAIRES)
+@pytest.mark.parametrize("questionnaire", ["main", "earlier"])
 def test_a_saved_pool_and_its_tasks_say_nothing_of_the_manifest(tmp_path, questionnaire):
     pool, key = make_pool(30, questionnaire=questionnaire)
     pool.save(tmp_path / "pool.safetensors")
@@ -34,7 +38,7 @@ def test_a_saved_pool_and_its_tasks_say_nothing_of_the_manifest(tmp_path, questi
     loaded = Pool.load(tmp_path / "pool.safetensors")
     assert torch.equal(loaded.images, pool.images) and torch.equal(loaded.references, pool.references)
     assert (loaded.items, loaded.name, loaded.questionnaire) == (pool.items, "digits", questionnaire)
-    assert (loaded.labels, loaded.digest) == (tuple(QUESTIONNAIRES[questionnaire]), pool.digest)
+    assert (loaded.labels, loaded.digest) == (tuple(options_of(questionnaire)), pool.digest)
 
 
 def test_files_and_digests_keep_the_first_name_of_the_earlier_questionnaire(tmp_path):
@@ -42,7 +46,9 @@ def test_files_and_digests_keep_the_first_name_of_the_earlier_questionnaire(tmp_
     pool.save(tmp_path / "pool.safetensors")
     tensors, about = load_tensors(tmp_path / "pool.safetensors")
     assert set(tensors) == {"images", "primer"}
-    assert about == {"name": "digits", "study": "prior", "items": list(pool.items)}
+    assert about["study"] == "prior" and as_question(about["question"]) == QUESTIONS["earlier"]
+    save_tensors(tmp_path / "first.safetensors", tensors, {k: about[k] for k in ("name", "study", "items")})
+    assert Pool.load(tmp_path / "first.safetensors").digest == PoolFile(tmp_path / "first.safetensors").digest == pool.digest
     told = json.dumps(["digits", "prior", list(pool.items), [3, 1, 6, 5], 2]).encode()
     assert pool.digest == hashlib.sha256(b"".join([told, pool.images.numpy(), pool.references.numpy()])).hexdigest()
     Store(tmp_path / "s.sqlite", pool, repeats=0)
@@ -55,13 +61,81 @@ def test_files_and_digests_keep_the_first_name_of_the_earlier_questionnaire(tmp_
 def test_names_and_order_depend_on_the_seed_alone():
     images = torch.rand(9, 1, 4, 4)
     one, other = (pd.DataFrame({"method": list(m)}) for m in ("abcabcabc", "cccbbbaaa"))
-    (a, key_a), (b, key_b) = (blind(images, m, images[:1], "x") for m in (one, other))
+    (a, key_a), (b, key_b) = (blind(images, m, images[:1], "x", seed=0) for m in (one, other))
     assert a.items == b.items and torch.equal(a.images, b.images) and key_a.method.tolist() != key_b.method.tolist()
-    c, key_c = blind(images.flip(0), one.iloc[::-1], images[:1], "x")  # the same in another order of input
+    c, key_c = blind(images.flip(0), one.iloc[::-1], images[:1], "x", seed=0)  # the same in another order of input
     pairs = lambda pool, key: sorted(zip(key.method, map(bytes, pool.images.numpy())))
     assert c.items == a.items and pairs(c, key_c) == pairs(a, key_a)
-    seeded, named = blind(images, one, images[:1], "x", seed=1)[0], blind(images, one, images[:1], "y")[0]
+    seeded, named = blind(images, one, images[:1], "x", seed=1)[0], blind(images, one, images[:1], "y", seed=0)[0]
     assert seeded.items != a.items != named.items
+
+
+def test_the_secret_of_a_pool_is_in_its_manifest_alone(tmp_path):
+    images, rows = torch.rand(40, 1, 4, 4), pd.DataFrame({"method": ["a", "b"] * 20})
+    pool, key = blind(images, rows, images[:1], "x")
+    pool.save(tmp_path / "pool.safetensors")
+    Store(tmp_path / "s.sqlite", pool, repeats=5).begin("Ann")
+    seed = int(key.blinding_seed.unique().item())
+    assert blind(images, rows, images[:1], "x", seed=seed)[0].items == pool.items
+    for file in ("pool.safetensors", "s.sqlite"): assert str(seed).encode() not in (tmp_path / file).read_bytes()
+
+
+def test_nobody_can_guess_methods_from_the_public_code(tmp_path):
+    "A program that has the code, the pool and the default seeds is right no more often than by chance."
+    images, right = torch.rand(500, 1, 2, 2), []
+    rows = pd.DataFrame({"method": np.repeat(["a", "b", "c", "d", "e"], 100)})
+    for _ in range(4):
+        key = blind(images, rows, images[:1], "mnist")[1]
+        guessed = blind(images, rows, images[:1], "mnist", seed=0)[1]
+        right.append((guessed.method.to_numpy() == key.method.to_numpy()).mean())
+        assert not set(key["item"]) & set(guessed["item"])
+    assert abs(np.mean(right) - 0.2) < 4 * (0.2 * 0.8 / 2000) ** 0.5
+
+
+def test_a_question_travels_with_its_pool(tmp_path):
+    scale = [Option(k, k.title(), f"It is {k}.", s) for s, k in enumerate(("plain", "pleasant", "beautiful"))]
+    beauty = Question("beauty", "How beautiful?", "You will see {n} images.", scale, consent="I agree.")
+    images, rows = torch.rand(6, 3, 4, 4), pd.DataFrame({"method": list("ababab"), "caption": list("uvwxyz")})
+    rows = rows.assign(answer=["plain", *[""] * 4, "plain"], feedback=["It is noise.", *[""] * 5])
+    pool, key = blind(images, rows, images[:1], "x", beauty)
+    pool.save(tmp_path / "pool.safetensors")
+    for again in (Pool.load(tmp_path / "pool.safetensors"), PoolFile(tmp_path / "pool.safetensors")):
+        assert (again.question, again.captions, again.known) == (beauty, pool.captions, pool.known)
+        assert again.digest == pool.digest and again.labels == ("plain", "pleasant", "beautiful")
+    assert dict(zip(key["item"], key.caption)) == dict(zip(pool.items, pool.captions))
+    assert sorted(k.feedback for k in pool.known.values()) == ["", "It is noise."]
+    other = Question("beauty", "How beautiful, really?", "You will see {n} images.", scale, consent="I agree.")
+    seed = int(key.blinding_seed[0])
+    assert blind(images, rows, images[:1], "x", other, seed=seed)[0].digest != pool.digest
+    assert Store(tmp_path / "s.sqlite", pool, repeats=2).question == beauty == Store(tmp_path / "s.sqlite").question
+    with pytest.raises(ValueError, match="another question"): register(Question("main", "?", "Main.", scale))
+
+
+@pytest.mark.parametrize("known", [{"no": Known("creative")}, {"a": Known("nice")}, {"a": Known("creative"), "b": Known("creative")}])
+def test_known_answers_are_answers_to_items_of_the_pool(known):
+    x = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="known"): Pool(x, ("a", "b"), x[:0], "x", known=known)
+
+
+def test_pairs_of_sheets(tmp_path):
+    sheets = torch.stack([sheet(torch.full((9, 3, 8, 8), v), 3, gap=1) for v in (0.0, 1.0)])
+    assert sheets.shape == (2, 3, 26, 26) and sheets[0, :, 8].min() == 1 and sheets[0, :, :8, :8].max() == 0
+    pairs = sheets.expand(5, 2, 3, 26, 26)
+    pool, _ = blind(pairs, pd.DataFrame({"method": ["am"] * 5}), torch.zeros(0, 3, 8, 8), "x", "realism")
+    pool.save(tmp_path / "pool.safetensors")
+    assert PoolFile(tmp_path / "pool.safetensors").image(pool.items[3]).shape == (2, 3, 26, 26)
+    with pytest.raises(ValueError, match="images="): blind(pairs, pd.DataFrame({"method": ["am"] * 5}), pairs[0, :1], "x")
+    with pytest.raises(ValueError, match="Label Studio"): label_studio_tasks(pool)
+
+
+def test_a_changed_pixel_is_found_without_loading_the_pool(tmp_path):
+    pool, _ = make_pool(200)
+    pool.save(tmp_path / "pool.safetensors")
+    PoolFile(tmp_path / "pool.safetensors").check_whole()
+    data = bytearray((tmp_path / "pool.safetensors").read_bytes())
+    data[-7] ^= 1
+    (tmp_path / "pool.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"): PoolFile(tmp_path / "pool.safetensors").check_whole()
 
 
 def test_neither_place_nor_name_hints_at_the_method():
@@ -90,7 +164,7 @@ def test_manifest_rows_fit_the_pool():
     (dict(images=torch.zeros(12, 1, 6, 5, dtype=torch.uint8)), "images"),
     (dict(images=torch.zeros(12, 2, 6, 5)), "images"), (dict(images=np.zeros((12, 1, 6, 5))), "images"),
     (dict(images=torch.zeros(11, 1, 6, 5)), "manifest"),
-    (dict(references=torch.zeros(1, 3, 6, 5)), "references"), (dict(questionnaire="pilot"), "questionnaire"),
+    (dict(references=torch.zeros(1, 3, 6, 5)), "references"), (dict(question="pilot"), "question"),
     (dict(seed=-1), "seed"),
     (dict(images=torch.zeros(0, 1, 6, 5), manifest=pd.DataFrame({"method": []})), "images"),
     (dict(name=None), "name=None"), (dict(name="a\nb"), "name="), (dict(manifest=["a"]), "manifest="),
@@ -189,7 +263,7 @@ def test_folders_behind_links_count_and_hidden_ones_do_not(tmp_path):
 def test_files_that_are_left_out_are_told(tmp_path):
     root = folder_of(tmp_path / "lab", "a/0.png")
     (root / "a" / "1.xcf").write_text("a drawing")
-    with pytest.warns(UserWarning, match="1 files are left out, such as '1.xcf'"): folder_pool(root)
+    with pytest.warns(UserWarning, match="left out 1 files .*such as a/1.xcf"): folder_pool(root)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="file names are bytes on Linux only")

@@ -6,11 +6,12 @@
 __all__ = ['image_metrics', 'passing', 'chosen', 'pool_path', 'reference_images', 'method_sheets']
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #369e1513
+import secrets
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from ..pool import Pool, blind
-from ..checks import checked, Count, Whole
+from ..checks import checked, Count, Seed, Whole
 from ..core import rng
 from .samples import classify, fit_filter, show
 from ..experiment import Run
@@ -32,6 +33,12 @@ def passing(creativity: CreativityFilter, metrics: pd.DataFrame) -> pd.Series:
     scores["ice"] = torch.tensor(metrics.filter(like="ice_").min(axis=1).to_numpy())
     return pd.Series(creativity.passes(scores).numpy(), metrics.index)
 
+# %% ../../nbs/das2020/06_annotation_pool.ipynb #a97d83ed
+def _seed_of(run: Run, method: str, seed: int | None) -> int:
+    "The seed of a method's latents; from a secret one, a number too large to be tried out."
+    g = rng(run.setting.seed if seed is None else seed, "pool", run.paper.printed_as(method))
+    return int(g.integers(2**31 if seed is None else 2**62))
+
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #a116f6ec
 @checked
 def chosen(
@@ -42,12 +49,13 @@ def chosen(
     filtered: Whole,  # images that pass the filter, as far as there are any
     draws: Whole,  # images to choose from
     n: Count = 5,
+    seed: Seed | None = None,  # default: that of the run
 ) -> tuple[torch.Tensor, pd.DataFrame]:
     "Images of a method and their rows of the manifest. ValueError if `draws` are too few to choose from."
     if plain + filtered == 0: raise ValueError("plain=0 and filtered=0: expected at least one image")
     if draws < plain + filtered:
         raise ValueError(f"draws={draws}: expected at least plain + filtered = {plain + filtered}")
-    own_seed = int(rng(run.setting.seed, "pool", run.paper.printed_as(method)).integers(2**31))
+    own_seed = _seed_of(run, method, seed)
     images = run.sample(method, draws, n, own_seed)
     rows = pd.DataFrame(
         {

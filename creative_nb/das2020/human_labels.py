@@ -30,7 +30,7 @@ from ..people import IMAGES, PEOPLE, answer_differences, answer_fractions, by_mi
 from ..planning import Plan
 from ..published import printed_table, side_by_side
 from ..runs import provenance, save_figure, save_table
-from ..pool import QUESTIONNAIRES, options_of
+from ..question import options_of
 from ..store import Store
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #2bdac5d1
@@ -253,7 +253,7 @@ def labelled_pools(
 ) -> dict[str, LabelledPool]:
     """By questionnaire, the studies there are: both of the paper's for the simulated panel, else the one whose labels the
     file has."""
-    asked = QUESTIONNAIRES if labels == "simulated" else [questionnaire]
+    asked = PRINTED_STUDIES if labels == "simulated" else [questionnaire]
     return {q: LabelledPool(run, labels, q, **settings) for q in asked}
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #2c66dc1a

@@ -22,7 +22,7 @@ from ..experiment import Run, set_style
 from ..judgement import BASELINES, compare_methods
 from ..paper import load_paper, shelf
 from ..pipeline import index_table
-from ..pool import options_of
+from ..question import options_of
 from ..published import compare, printed_table, printed_tables, rank_correlation, side_by_side, summary
 from ..runs import save_figure, save_table
 

@@ -15,7 +15,7 @@ from .human_labels import LabelledPool, annotators_shown, labelled_pools, people
 from ..experiment import Run, set_style
 from ..judgement import BASELINES
 from ..planning import planned_comparisons
-from ..pool import options_of
+from ..question import options_of
 
 # %% ../../nbs/das2020/07a_study_report.ipynb #249069f5
 @checked
