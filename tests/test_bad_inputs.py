@@ -33,7 +33,8 @@ SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "
 SAMPLES = [1, 2, 0.5, 1.5, "max", "a", "#0173b2", "mnist", "truncated", "unit", "image", "higher", True,
            None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
            ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}), pd.Series([1]),
-           Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""), torch.device("cpu"),
+           Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""),
+           torch.device("cpu"),
            lambda *a: None, iter(()), sys, b"a",
            "https://example.org"]
 
