@@ -78,7 +78,8 @@ def _outside(self: Reception, message: dict, **more) -> dict:
 def _enrol(self: Reception, message: dict) -> str:
     "The session of a newcomer."
     if not self._outside(message)["view"]["enrol"]: raise Refused("Please open the link of this study again.")
-    if self.store.question.consent and message.get("consent") is not True: raise Refused("Please agree first, or close this page.")
+    if self.store.question.consent and message.get("consent") is not True:
+        raise Refused("Please agree first, or close this page.")
     return self._welcome(enrol(self.store, str(message.get("name") or "")), message)
 
 @patch
@@ -106,7 +107,8 @@ def _tab(self: Reception, who: str, cookie: str, tab: str) -> Session:
     return self.tabs[key]
 
 # %% ../nbs/06f_annotation_tool.ipynb #7061d296
-_DOWN = "The study cannot be reached just now ({}). Nothing that you saved is lost. Please try again later, or tell those who run it."
+_DOWN = ("The study cannot be reached just now ({}). Nothing that you saved is lost. Please try again later, "
+         "or tell those who run it.")
 
 @patch
 @checked
@@ -132,13 +134,15 @@ def _receive(self: Reception, message: dict, cookie: str) -> tuple[dict, str]:
 # %% ../nbs/06f_annotation_tool.ipynb #b961da77
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Images</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<link rel="stylesheet" href="page.css"></head><body>One moment …<script type="module" src="page.js"></script></body></html>
+<link rel="stylesheet" href="page.css"></head><body>One moment …
+<script type="module" src="page.js"></script></body></html>
 """
 _FILES = {"": ("text/html", _PAGE), "page.js": ("text/javascript", SCRIPT), "page.css": ("text/css", STYLE)}
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
-                               "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "study"}
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+                               "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
+    "Server": "study"}
 
 # %% ../nbs/06f_annotation_tool.ipynb #6646d32f
 class _Handler(tornado.web.RequestHandler):
@@ -161,7 +165,8 @@ class _File(_Handler):
 # %% ../nbs/06f_annotation_tool.ipynb #b619f640
 class _Talk(_Handler):
     def post(self):
-        if self.request.headers.get("Content-Type", "").split(";")[0] != "application/json": raise tornado.web.HTTPError(415)
+        kind = self.request.headers.get("Content-Type", "").split(";")[0]
+        if kind != "application/json": raise tornado.web.HTTPError(415)
         try: message = json.loads(self.request.body)
         except (ValueError, RecursionError): message = None
         if not isinstance(message, dict): raise tornado.web.HTTPError(400)
@@ -172,7 +177,8 @@ class _Talk(_Handler):
         self.finish(answer)
 
     def _remember(self, name: str, cookie: str):
-        about = dict(path=self.base.path.rstrip("/") + "/", httponly=True, samesite="Strict", secure=self.base.scheme == "https")
+        about = dict(path=self.base.path.rstrip("/") + "/", httponly=True, samesite="Strict",
+                     secure=self.base.scheme == "https")
         if cookie: self.set_cookie(name, cookie, expires_days=400, **about)
         else: self.clear_cookie(name, **about)
 
@@ -231,14 +237,15 @@ def serve(
     host: Text = "127.0.0.1",
     base_url: BaseUrl | None = None,  # where people reach the page; default: this machine
 ):
-    "Serve the page until Ctrl-C. FileNotFoundError, OSError or ValueError, before anything starts, if something is wrong."
+    "Serve the page until Ctrl-C. OSError or ValueError, before anything starts, if something is wrong."
     answers, images = check_files(pool, store)
     port = free_port(port, host)
     base_url = base_url or f"http://{host}:{port}"
     app = application(Reception(answers, images, join or ""), base_url)
     url = f"{base_url.rstrip('/')}/" + (f"#join.{join}" if join else "")
     with tempfile.TemporaryDirectory(prefix="annotation-") as folder:
-        print(f"Annotation page: {url}\nCtrl-C stops it. Every answer is saved when the next image appears.", flush=True)
+        print(f"Annotation page: {url}", "Ctrl-C stops it. Every answer is saved when the next image appears.",
+              sep="\n", flush=True)
         if browser: webbrowser.open(_redirect(folder, url))
         try: asyncio.run(_run(app, port, host))
         except KeyboardInterrupt: pass

@@ -32,7 +32,8 @@ def patch(f):
     return function.__globals__.get(function.__name__)  # the name itself means what it meant before
 
 # %% ../nbs/00_common.ipynb #371e7034
-File = Annotated[str | Path, Kind(lambda path: str(path) not in ("", ".") and "\0" not in str(path), "the path of a file")]
+File = Annotated[str | Path, Kind(lambda path: str(path) not in ("", ".") and "\0" not in str(path),
+                                  "the path of a file")]
 
 # %% ../nbs/00_common.ipynb #090dd3a6
 @contextmanager

@@ -98,7 +98,8 @@ def digest(self: Pool) -> str:
 @checked
 def save(self: Pool, path: str | Path):
     "Write to one safetensors file, whole or not at all."
-    save_tensors(path, {"images": self.images, "primer": self.references}, as_config(self))  # named as in the first files
+    tensors = {"images": self.images, "primer": self.references}  # named as in the first files
+    save_tensors(path, tensors, as_config(self))
 
 # %% ../nbs/06a_pool.ipynb #afd334d8
 @patch
@@ -108,7 +109,7 @@ def load(cls: Pool, path: str | Path) -> Pool:
     "Read a file of `save`. FileNotFoundError if there is none, ValueError if it is damaged or no pool."
     tensors, about = load_tensors(path)
     try: pool = cls(images=tensors["images"], references=tensors["primer"], **from_config(about))
-    except KeyError as e: raise ValueError(f"path={path}: expected a file of Pool.save; this is no pool: it has no {e}") from e
+    except KeyError as e: raise ValueError(f"path={path}: expected a pool; this is no pool: it has no {e}") from e
     except (TypeError, ValueError) as e: raise ValueError(f"path={path}: expected a file of Pool.save; got {e}") from e
     if "digest" in about: pool.__dict__["digest"] = about["digest"]  # also after the wording of a question changed
     return pool

@@ -114,8 +114,8 @@ _CREATIVE = Option("creative", "Creative", "It differs from the training images,
                    "of it: a form that holds together, surprises or pleases you.")
 _IMAGES = dict(
     title="How creative are these images?",
-    lead="You will see {n} images made by a computer, one at a time. Choose for each the answer that fits best. There is "
-         "no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.",
+    lead="You will see {n} images made by a computer, one at a time. Choose for each the answer that fits best. There "
+         "is no right or wrong, and no hurry: you can go back and change an answer, or stop and go on another day.",
     references="The computer learned from images like these. Look at them first: novel means different from these.")
 
 # %% ../nbs/06_question.ipynb #62501e98
@@ -153,8 +153,8 @@ register(Question(
     name="diversity", title="Which images are more diverse?", panels=2, options=_comparison("diverse"),
     lead=_PAIRS + "Say which panel shows more different things: other objects, poses, colours, backgrounds. How well "
          "an image is made does not matter here." + _HURRY,
-    example="If panel A shows one dog in one pose eight times, and panel B eight dogs of different colours, some lying, "
-            "some running, then the answer is: B, clearly."))
+    example="If panel A shows one dog in one pose eight times, and panel B eight dogs of different colours, some "
+            "lying, some running, then the answer is: B, clearly."))
 
 # %% ../nbs/06_question.ipynb #6f88d34e
 register(Question(
@@ -182,7 +182,8 @@ def as_question(about: dict) -> Question:
     if missing := [k for k in known[:4] if k not in about]: raise ValueError(f"about: no {', '.join(missing)}")
     options = about["options"]
     if not isinstance(options, (list, tuple)) or not all(isinstance(o, dict) for o in options):
-        raise ValueError(f"about: options={shown(options)}: expected a list of key, text, meaning, and score if there is one")
+        raise ValueError(f"about: options={shown(options)}: expected a list of "
+                         f"key, text, meaning, and score if there is one")
     try: return Question(**about | {"options": [Option(**o) for o in options]})
     except TypeError as e: raise ValueError(f"about: {e}") from e
 

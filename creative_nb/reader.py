@@ -85,7 +85,8 @@ def from_config(about: dict) -> dict:
 def _opened(path: Path):
     "The file of a pool, open. FileNotFoundError if there is none, ValueError if it is damaged or something else."
     if not path.is_file(): raise FileNotFoundError(f"pool={path}: no such file; expected a file of Pool.save")
-    if path.open("rb").read(6) == b"SQLite": raise ValueError(f"pool={path}: expected a file of Pool.save, this is a store")
+    with path.open("rb") as f:
+        if f.read(6) == b"SQLite": raise ValueError(f"pool={path}: expected a file of Pool.save, this is a store")
     try:
         with safe_open(path, framework="np") as f: yield f
     except (SafetensorError, json.JSONDecodeError) as e:
@@ -102,7 +103,7 @@ class PoolFile(AnyPool):
         with _opened(self.path) as f:
             try: self._read(f)
             except (KeyError, TypeError, ValueError) as e:
-                raise ValueError(f"pool={path}: expected a file of Pool.save, got one with another content ({e!r})") from e
+                raise ValueError(f"pool={path}: expected a file of Pool.save, it has another content ({e!r})") from e
 
     def _read(self, f):
         about = _config(f)
@@ -123,8 +124,8 @@ def _pixels(f, names: Iterable[str] = ("images", "primer"), rows: int = 64) -> I
 @checked
 def image(self: PoolFile, item: str) -> np.ndarray:
     "The panels of an item: (1 or 2, C, H, W) uint8. ValueError for an item of another pool."
-    if item not in self._row: raise ValueError(f"item={item!r}: expected one of the {len(self.items)} items of the pool")
-    at = self._row[item]
+    at = self._row.get(item)
+    if at is None: raise ValueError(f"item={item!r}: expected one of the {len(self.items)} items of the pool")
     with _opened(self.path) as f: pixels = f.get_slice("images")[at:at + 1]
     return pixels if pixels.ndim == 4 else pixels[0]
 

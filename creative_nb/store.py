@@ -185,7 +185,8 @@ class Store:
         if not self.path.is_file(): _new_store(self.path, pool, repeats, seed)
         about = _about(self.path)
         self.digest, self.name, self.repeats, self.seed = (about[k] for k in ("digest", "name", "repeats", "seed"))
-        self.question = as_question(about["question"]) if "question" in about else question_of(from_stored(about["study"]))
+        asked = about.get("question")
+        self.question = as_question(asked) if asked else question_of(from_stored(about["study"]))
         self.known = {item: Known(**k) for item, k in about.get("known", {}).items()}
         self.labels, self.items = tuple(about["labels"]), tuple(about["items"])
         if pool is not None and pool.digest != self.digest: raise self._of_another(pool)
@@ -212,7 +213,8 @@ def _drawn(self: Store, annotator: str) -> list[tuple[str, int, int]]:
     items = [item for item in self.items if item not in self.known]
     order = [(items[i], again) for i, again in _showings(len(items), self.repeats, rng(seed, "order", annotator))]
     g = rng(seed, "known", annotator)
-    for item in (i for i, k in self.known.items() if not k.feedback): order.insert(g.integers(len(order) + 1), (item, 0))
+    for item, known in self.known.items():
+        if not known.feedback: order.insert(g.integers(len(order) + 1), (item, 0))
     practice = [(item, 0) for item, k in self.known.items() if k.feedback]
     sides = _sides(practice + order, rng(seed, "side", annotator)) if self.question.panels == 2 else {}
     return [(item, again, sides.get((item, again), 0)) for item, again in practice + order]
@@ -246,7 +248,8 @@ def begin(
 def agree(self: Store, annotator: str):
     "Keep that somebody who has begun gave their consent, and when they first did."
     with _connected(self.path, write=True) as db:
-        db.execute("UPDATE people SET consent = ? WHERE annotator = ? AND consent = ''", (_now(), clean_name(annotator)))
+        row = (_now(), clean_name(annotator))
+        db.execute("UPDATE people SET consent = ? WHERE annotator = ? AND consent = ''", row)
 
 # %% ../nbs/06b_store.ipynb #e630846a
 @patch
@@ -376,7 +379,7 @@ def read(self: Store):
 # %% ../nbs/06b_store.ipynb #d4c98f46
 @patch
 def history(self: Store):
-    "A table of every event in order: labels before and after, \"\" for none; `undoes` is the `seq` that an undo took back, or 0."
+    "A table of all events in order: labels before and after, \"\" for none; `undoes`: the `seq` taken back, or 0."
     types = {"seq": int, "annotator": str, "item": str, "repeat": int, "before": str, "after": str, "kind": str,
              "seconds": float, "time": str, "undoes": int}
     columns = ", ".join(types).replace("undoes", "coalesce(undoes, 0)")
@@ -389,9 +392,10 @@ _DETAILS = {"annotator": str, "position": int, "item": str, "repeat": int, "side
 
 @patch
 def details(self: Store):
-    "A table with a row for each showing: who, what, where, when, on which device, and the answer, \"\" if there is none."
+    "A table with a row for each showing: who, what, where, when, on which device, and the answer, or \"\"."
     for name in self.annotators(): self.order(name)
-    query = f"""SELECT {", ".join(_DETAILS).replace("label", "coalesce(label, '')")} FROM showings JOIN people USING (annotator)
+    columns = ", ".join(_DETAILS).replace("label", "coalesce(label, '')")
+    query = f"""SELECT {columns} FROM showings JOIN people USING (annotator)
                 LEFT JOIN answers USING (annotator, item, repeat) ORDER BY annotator, position"""
     with _connected(self.path) as db: table = _frame(db.execute(query).fetchall(), _DETAILS)
     answer = table["item"].map({item: k.answer for item, k in self.known.items()})

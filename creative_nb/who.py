@@ -32,7 +32,8 @@ def _mark(db: sqlite3.Connection, name: str) -> str: return _code(db, "withdrawn
 def _hash(token: str) -> str: return hashlib.sha256(token.encode()).hexdigest()
 
 # %% ../nbs/06b_who.ipynb #028cc274
-BaseUrl = Annotated[str, Kind(lambda x: bool(re.fullmatch(r"https?://[^\s#?]+", x)), "an address such as https://example.org/study")]
+BaseUrl = Annotated[str, Kind(lambda x: bool(re.fullmatch(r"https?://[^\s#?]+", x)),
+                              "an address such as https://example.org/study")]
 _ISSUE = """INSERT INTO links VALUES (?, 1, '') ON CONFLICT DO UPDATE SET issue = issue + 1, used = ''"""
 
 @checked
@@ -60,7 +61,8 @@ def write_links(links: dict[str, str], path: str | Path):
     if path.exists(): raise ValueError(f"path={path}: expected a new file, this one is there")
     with atomic_path(path) as temporary:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as f: f.writelines(f"{name}\t{link}\n" for name, link in links.items())
+        with open(descriptor, "w", encoding="utf-8") as f:
+            f.writelines(f"{name}\t{link}\n" for name, link in links.items())
 
 # %% ../nbs/06b_who.ipynb #375a3093
 def _session(db: sqlite3.Connection, who: str) -> str:
@@ -100,8 +102,8 @@ _TAKEN = ("This name is taken. If it is yours, please go on in the browser in wh
 def enrol(store: Store, name: str) -> str:
     "A session for somebody new. Refused if the name is no name, or taken."
     try: who = clean_name(name)
-    except ValueError: raise Refused("Please choose a name or code of 1 to 60 characters, all of them visible.") from None
-    if re.match(r"simulated \d+$", who): raise Refused("Simulated annotators have such names. Please choose another one.")
+    except ValueError: raise Refused("Please choose a name of 1 to 60 characters, all of them visible.") from None
+    if re.match(r"simulated \d+$", who): raise Refused("Simulated annotators have such names. Please choose another.")
     with _connected(store.path, write=True) as db:
         _make_later(db)
         if _is_known(db, who): raise Refused(_TAKEN)

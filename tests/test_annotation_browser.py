@@ -99,7 +99,8 @@ class Person:
         self.page.wait_for_timeout(330)
 
     @property
-    def at(self): return int(re.match(r"Image (\d+) of 10", self.page.locator("header p").first.inner_text()).group(1)) - 1
+    def at(self):
+        return int(re.match(r"Image (\d+) of 10", self.page.locator("header p").first.inner_text()).group(1)) - 1
 
     def pressed(self): return self.page.locator("[aria-pressed=true]").inner_text().split("\n")[-1]
 
@@ -151,7 +152,7 @@ def test_three_annotators_a_reload_and_a_killed_server(study, browser):
     for p in people: p.begin()
     assert people[0].options()[::-1] == people[1].options()  # half of the people see them in reverse
     image, = fits_a_phone(people[2].page)
-    assert image["width"] == image["height"] >= 330 and image["width"] * 2 % 6 == 0  # whole screen pixels for each of the 6
+    assert image["width"] == image["height"] >= 330 and image["width"] * 2 % 6 == 0  # whole pixels of the screen
     assert "touch, 390 x 844" in study.store.person(people[2].name)["device"]
     label(people, 0, 3)
     people[0].page.reload(wait_until="commit")  # the browser knows her
@@ -316,8 +317,9 @@ def test_a_link_opens_in_one_browser(study, browser):
     for p in (own, other, none): p.context.close()
 
 
-def pictured(page, name): page.screenshot(path=Path(os.environ["CREATIVE_NB_PICTURES"]) / f"{name}.png") \
-    if "CREATIVE_NB_PICTURES" in os.environ else None
+def pictured(page, name):
+    "A picture of the page, for those who want to look at it, in the folder CREATIVE_NB_PICTURES."
+    if folder := os.environ.get("CREATIVE_NB_PICTURES"): page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_pairs_with_practice_on_a_desk_and_on_a_phone(browser, tmp_path):
@@ -325,7 +327,7 @@ def test_pairs_with_practice_on_a_desk_and_on_a_phone(browser, tmp_path):
     colours = torch.rand(10, 2, 9, 3, 1, 1).expand(-1, -1, -1, -1, 40, 40)
     panels = torch.stack([torch.stack([sheet(x, 3) for x in pair]) for pair in colours])
     panels = torch.stack([panels[:, 0] * 0.3, panels[:, 1] * 0.3 + 0.7], 1)  # the second one is always lighter
-    rows = pd.DataFrame({"method": "am", "caption": "images of Rock Beauty fish", "answer": [""] * 10, "feedback": [""] * 10})
+    rows = pd.DataFrame({"method": ["am"] * 10}).assign(caption="images of Rock Beauty fish", answer="", feedback="")
     rows.loc[0, ["answer", "feedback"]] = "second_clearly", "The lighter sheet was meant."
     blind(panels, rows, panels[:0, 0], "fish", "diversity")[0].save(tmp_path / "pool.safetensors")
     server = Server(tmp_path)

@@ -162,9 +162,11 @@ def test_a_stranger_sees_and_changes_nothing(tmp_path):
     for message in ({"do": "start", "at": -1}, {"do": "answer", "at": 0, "label": "creative"}):
         reception.receive(message | {"tab": "1"}, cookie)
     before = store.history()
-    for message in ({"do": "enter", "code": code}, {"do": "look"}, {"do": "look", "name": "Ada"}, {"do": "enter", "code": "ada"},
+    for message in ({"do": "enter", "code": code}, {"do": "look"}, {"do": "look", "name": "Ada"},
+                    {"do": "enter", "code": "ada"},
                     {"do": "start", "at": -1, "name": "Ada", "known": True}, {"do": "enrol", "name": "Ada", "join": ""},
-                    {"do": "undo", "at": 1, "tab": "1"}, {"do": "answer", "at": 1, "label": "inconclusive", "tab": "1"}):
+                    {"do": "undo", "at": 1, "tab": "1"},
+                    {"do": "answer", "at": 1, "label": "inconclusive", "tab": "1"}):
         for stolen in ("", "x" * 43):
             view = reception.receive(message, stolen)[0]["view"]
             assert view["screen"] == "closed" and view["answered"] == 0 and view["name"] == "" and "images" not in view
@@ -177,7 +179,8 @@ def test_enrolment_is_open_only_where_it_was_opened(tmp_path):
     reception = Reception(store, pool, join="welcome")
     view, cookie = enrolled(reception, "Ada")
     assert view["view"]["screen"] == "image" and cookie
-    for name, join, said in (("ADA", "welcome", "taken"), ("Bo", "wrong", "open the link"), ("Simulated 7", "welcome", "Simulated"),
+    for name, join, said in (("ADA", "welcome", "taken"), ("Bo", "wrong", "open the link"),
+                             ("Simulated 7", "welcome", "Simulated"),
                              ("a\u200bb", "welcome", "visible"), ("", "welcome", "1 to 60")):
         refused, none = enrolled(reception, name, join)
         assert said in refused["view"]["error"] and none == ""
@@ -206,7 +209,7 @@ def test_nobody_answers_without_consent(tmp_path):
 def test_sides_are_seen_exchanged_and_kept_as_meant(tmp_path):
     pool, store = asked(tmp_path, QUESTIONS["realism"], n=12, repeats=4)
     session = started(store, pool)
-    for at, (item, _, side) in enumerate(session.order):
+    for at, (_, _, side) in enumerate(session.order):
         white = [uri == session.shown["images"][1] for uri in session.shown["images"]]
         first_is_dark = dark_first(session.shown["images"])
         assert first_is_dark == (side == 0) and white[1]
@@ -305,10 +308,11 @@ def test_serve_refuses(tmp_path, monkeypatch, wrong):
     with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="): serve(**good | wrong)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0 and not shutil.which("setpriv"), reason="needs another user")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0 and not shutil.which("setpriv"), reason="as root")
 def test_a_store_that_cannot_be_written_is_found_before_the_start(tmp_path):
     made_up(tmp_path)
-    code = ("from creative_nb.annotation_tool import check_files\ntry: check_files('pool.safetensors', 'labels.sqlite')\n"
+    code = ("from creative_nb.annotation_tool import check_files\n"
+            "try: check_files('pool.safetensors', 'labels.sqlite')\n"
             "except OSError as e: print('refused', e)")
     command = [sys.executable, "-c", code]
     if os.geteuid() == 0: command = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", *command]

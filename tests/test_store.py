@@ -507,7 +507,8 @@ def test_tables_without_names(tmp_path):
         for item, again in store.order(name)[:4]: store.add(name, item, "creative", again, seconds=2)
     text = pseudonymised(store).to_csv()
     assert not any(word in text for word in ("ann,", "bo,", "Rome", "phone", "20" + "26-"))
-    assert pseudonymised(store).annotator.nunique() == 2 and pseudonymised(store).equals(pseudonymised(Store(store.path)))
+    assert pseudonymised(store).annotator.nunique() == 2
+    assert pseudonymised(store).equals(pseudonymised(Store(store.path)))
 
 
 def test_links_are_for_their_owner_only(tmp_path):
