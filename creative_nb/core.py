@@ -110,7 +110,7 @@ def _checksum(tensors: dict[str, torch.Tensor], config: str) -> str:
 def save_tensors(path: File, tensors: dict[Text, torch.Tensor], config: dict | None = None):
     "Write named tensors and a JSON-ready `config` to one safetensors file, whole or not at all."
     tensors, text = _apart(tensors), _as_json(config or {})
-    about = {"config": text, "sha256": _checksum(tensors, text)}
+    about = {"config": f"{text}\n{_checksum(tensors, text)}"}  # one entry: several would be in any order
     with atomic_path(path) as temporary:
         try: save_file(tensors, temporary, metadata=about)
         except SafetensorError as e: raise OSError(f"{path} cannot be written: {e}") from e
@@ -140,7 +140,12 @@ def _opened(path: File):
         with safe_open(path, framework="pt") as f: yield f
     except (SafetensorError, json.JSONDecodeError) as e: raise _unreadable(path, e) from e
 
-def _config(f) -> dict: return json.loads((f.metadata() or {}).get("config", "{}"))
+def _noted(f) -> tuple[str, str]:
+    "The configuration as JSON, and the checksum, which files of earlier versions lack."
+    text, _, checksum = (f.metadata() or {}).get("config", "{}").partition("\n")
+    return text, checksum
+
+def _config(f) -> dict: return json.loads(_noted(f)[0])
 
 # %% ../nbs/00_core.ipynb #5ac0e701
 @checked
@@ -149,10 +154,10 @@ def load_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict]:  # the tensors, on the CPU, and the configuration
     "Read a file of `save_tensors`. FileNotFoundError if there is none, ValueError if it is damaged."
     with _opened(path) as f:
-        tensors, about = {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
-        if "sha256" in about and _checksum(tensors, about.get("config", "")) != about["sha256"]:
+        tensors, (text, checksum) = {k: f.get_tensor(k) for k in f.keys()}, _noted(f)
+        if checksum and _checksum(tensors, text) != checksum:
             raise _unreadable(Path(path), "its checksum is another")
-        return tensors, _config(f)
+        return tensors, json.loads(text)
 
 @checked
 def load_config(path: File) -> dict:

@@ -92,7 +92,10 @@ def _opened(path: Path):
     except (SafetensorError, json.JSONDecodeError) as e:
         raise ValueError(f"pool={path}: expected a file of Pool.save, this is damaged or something else ({e})") from e
 
-def _config(f) -> dict: return json.loads((f.metadata() or {}).get("config", "{}"))
+def _noted(f) -> tuple[str, str]:
+    "The configuration as JSON, and the checksum, which files of earlier versions lack."
+    text, _, checksum = (f.metadata() or {}).get("config", "{}").partition("\n")
+    return text, checksum
 
 # %% ../nbs/06_reader.ipynb #30effd6e
 @checked
@@ -106,7 +109,7 @@ class PoolFile(AnyPool):
                 raise ValueError(f"pool={path}: expected a file of Pool.save, it has another content ({e!r})") from e
 
     def _read(self, f):
-        about = _config(f)
+        about = json.loads(_noted(f)[0])
         for name, value in from_config(about).items(): setattr(self, name, value)
         self.shape = tuple(f.get_slice("images").get_shape())
         self.references = f.get_slice("primer").get_shape()[0]  # how many
@@ -141,12 +144,12 @@ def reference(self: PoolFile, at: Whole) -> np.ndarray:
 def check_whole(self: PoolFile):
     "ValueError if the file is not as it was written."
     with _opened(self.path) as f:
-        about = f.metadata()
-        found = hashlib.sha256(about["config"].encode())
+        text, checksum = _noted(f)
+        found = hashlib.sha256(text.encode())
         for name in sorted(f.keys()):
             found.update(f"{name} torch.uint8 {tuple(f.get_slice(name).get_shape())}".encode())
             for part in _pixels(f, [name]): found.update(np.ascontiguousarray(part))
-    if found.hexdigest() != about.get("sha256", found.hexdigest()):
+    if checksum and found.hexdigest() != checksum:
         raise ValueError(f"pool={self.path}: expected a file as it was written, this one is damaged")
 
 # %% ../nbs/06_reader.ipynb #6ca8419c
