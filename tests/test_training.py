@@ -197,7 +197,8 @@ def test_the_same_settings_have_one_key():
     ("Train until done", "Go on until done", "nobody"), ("dynamic_ncols=True", "dynamic_ncols=False", "nobody"),
     ("metadata=about", "metadata=about | {'by': 'us'}", "nobody"), ("pixels / 16", "pixels / 17", "nobody")])
 def test_a_line_changes_the_keys_of_those_who_use_it(monkeypatch, old, new, whose):
-    texts = [(repo_root() / f"creative_nb/{m}.py").read_text() for m in ("common", "core", "data", "models", "training")]
+    chapters = ("common", "core", "data", "models", "training")
+    texts = [(repo_root() / f"creative_nb/{m}.py").read_text() for m in chapters]
     assert sum(text.count(old) for text in texts) >= 1
     before = {"VAE": key(), "Classifier": key(Classifier, {})}
     monkeypatch.setattr(core, "source_of", lambda o: source_of(o).replace(old, new))
