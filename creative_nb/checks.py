@@ -61,7 +61,8 @@ def problem(value, hint) -> type[Exception] | None:
 
 # %% ../nbs/00_checks.ipynb #e4681afe
 def _kinds(value, kinds) -> type[Exception] | None:
-    return None if all(kind.test(value) for kind in kinds if isinstance(kind, Kind)) else ValueError
+    try: return None if all(kind.test(value) for kind in kinds if isinstance(kind, Kind)) else ValueError
+    except OverflowError: return ValueError  # a whole number too large for a float
 
 def _union(problems: list) -> type[Exception] | None:
     return None if None in problems else ValueError if ValueError in problems else TypeError
