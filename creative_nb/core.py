@@ -22,7 +22,7 @@ from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 from tqdm.std import tqdm
 from .checks import Count, Seed, Text, Whole, checked, shown
-from .common import atomic_path, File, locked, patch, rng, write_text
+from .common import atomic_path, File, locked, noted, patch, rng, write_text
 
 _all_ = ["File", "atomic_path", "locked", "patch", "rng", "write_text"]  # of common, to import from here as well
 
@@ -140,12 +140,7 @@ def _opened(path: File):
         with safe_open(path, framework="pt") as f: yield f
     except (SafetensorError, json.JSONDecodeError) as e: raise _unreadable(path, e) from e
 
-def _noted(f) -> tuple[str, str]:
-    "The configuration as JSON, and the checksum, which files of earlier versions lack."
-    text, _, checksum = (f.metadata() or {}).get("config", "{}").partition("\n")
-    return text, checksum
-
-def _config(f) -> dict: return json.loads(_noted(f)[0])
+def _config(f) -> dict: return json.loads(noted(f)[0])
 
 # %% ../nbs/00_core.ipynb #5ac0e701
 @checked
@@ -154,7 +149,7 @@ def load_tensors(
 ) -> tuple[dict[str, torch.Tensor], dict]:  # the tensors, on the CPU, and the configuration
     "Read a file of `save_tensors`. FileNotFoundError if there is none, ValueError if it is damaged."
     with _opened(path) as f:
-        tensors, (text, checksum) = {k: f.get_tensor(k) for k in f.keys()}, _noted(f)
+        tensors, (text, checksum) = {k: f.get_tensor(k) for k in f.keys()}, noted(f)
         if checksum and _checksum(tensors, text) != checksum:
             raise _unreadable(Path(path), "its checksum is another")
         return tensors, json.loads(text)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from safetensors import safe_open, SafetensorError
 from .checks import checked, Count, shown, Whole
-from .common import patch
+from .common import noted, patch
 from .question import as_question, from_stored, Key, question_of, QUESTIONS, STORED_NAMES
 
 # %% ../nbs/06_reader.ipynb #2cef61ad
@@ -92,11 +92,6 @@ def _opened(path: Path):
     except (SafetensorError, json.JSONDecodeError) as e:
         raise ValueError(f"pool={path}: expected a file of Pool.save, this is damaged or something else ({e})") from e
 
-def _noted(f) -> tuple[str, str]:
-    "The configuration as JSON, and the checksum, which files of earlier versions lack."
-    text, _, checksum = (f.metadata() or {}).get("config", "{}").partition("\n")
-    return text, checksum
-
 # %% ../nbs/06_reader.ipynb #30effd6e
 @checked
 class PoolFile(AnyPool):
@@ -109,7 +104,7 @@ class PoolFile(AnyPool):
                 raise ValueError(f"pool={path}: expected a file of Pool.save, it has another content ({e!r})") from e
 
     def _read(self, f):
-        about = json.loads(_noted(f)[0])
+        about = json.loads(noted(f)[0])
         for name, value in from_config(about).items(): setattr(self, name, value)
         self.shape = tuple(f.get_slice("images").get_shape())
         self.references = f.get_slice("primer").get_shape()[0]  # how many
@@ -144,7 +139,7 @@ def reference(self: PoolFile, at: Whole) -> np.ndarray:
 def check_whole(self: PoolFile):
     "ValueError if the file is not as it was written."
     with _opened(self.path) as f:
-        text, checksum = _noted(f)
+        text, checksum = noted(f)
         found = hashlib.sha256(text.encode())
         for name in sorted(f.keys()):
             found.update(f"{name} torch.uint8 {tuple(f.get_slice(name).get_shape())}".encode())
