@@ -10,6 +10,7 @@ __all__ = ['Whole', 'Count', 'Seed', 'Number', 'Positive', 'NotNegative', 'Share
 # %% ../nbs/00_checks.ipynb #78ef76c6
 import functools, importlib, inspect, math, numbers, os, sys, types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints, Literal, NamedTuple, Union
 
@@ -49,6 +50,7 @@ def problem(value, hint) -> type[Exception] | None:
     if base is Annotated: return problem(value, args[0]) or _kinds(value, hint.__metadata__)
     if base in (Union, types.UnionType): return _union([problem(value, a) for a in args])
     if base is Literal: return None if any(value is a or type(value) is type(a) and value == a for a in args) else ValueError
+    if base is type(value) in (int, float): return None
     if base in (int, float): return _number(value, numbers.Integral if base is int else numbers.Real)
     if base in SEQUENCES: return _sequence(value, args)
     if base is Iterable or base is Iterator: return _iterable(value, args)
@@ -150,14 +152,21 @@ def _sure(hint) -> tuple[type, ...]:
 POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 VAR_ARGS, VAR_KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
-def _check_call(f: Callable, kinds: dict, args: tuple, kwargs: dict):
-    "Check what a call gives to the arguments of `f`, by name their `kinds`, and to its `*args` and `**kwargs`."
-    hints, names = _hints(f), [name for name, kind in kinds.items() if kind <= POSITIONAL]
-    rest, more = (next((k for k, kind in kinds.items() if kind == which), None) for which in (VAR_ARGS, VAR_KWARGS))
-    given = [*zip(names, args), *((rest, value) for value in args[len(names):]), *kwargs.items()]
-    for name, value in given:
-        hint, sure = hints.get(name if name in kinds else more, (None, ()))
-        if hint is not None and not isinstance(value, sure): check(name, value, hint)
+class _Arguments:
+    "The names of the arguments of `f`: those given by position, `*args` and `**kwargs`."
+    def __init__(self, f: Callable):
+        self.of, self.kinds = f, {name: p.kind for name, p in inspect.signature(f).parameters.items()}
+        self.names = tuple(name for name, kind in self.kinds.items() if kind <= POSITIONAL)
+        self.rest, self.more = (next((k for k, kind in self.kinds.items() if kind == which), None)
+                                for which in (VAR_ARGS, VAR_KWARGS))
+
+    def check(self, args: tuple, kwargs: dict):
+        "Check what a call gives to each of them."
+        hints, unknown = _hints(self.of), (None, ())
+        given = chain(zip(self.names, args), ((self.rest, value) for value in args[len(self.names):]), kwargs.items())
+        for name, value in given:
+            hint, sure = hints.get(name if name in self.kinds else self.more, unknown)
+            if hint is not None and not isinstance(value, sure): check(name, value, hint)
 
 # %% ../nbs/00_checks.ipynb #ef0ea547
 def checked(f):
@@ -165,10 +174,10 @@ def checked(f):
     if isinstance(f, type):
         f.__init__ = checked(f.__init__)
         return f
-    kinds = {name: p.kind for name, p in inspect.signature(f).parameters.items()}
+    arguments = _Arguments(f)
     @functools.wraps(f)
     def wrapper(*args, **kwargs):
-        _check_call(f, kinds, args, kwargs)
+        arguments.check(args, kwargs)
         return f(*args, **kwargs)
     return wrapper
 
@@ -183,6 +192,6 @@ def check_tensor(name: str, x, shape: tuple[int, ...] | None = None, ndim: int |
     if shape is not None and tuple(x.shape[1:]) != tuple(shape):
         raise ValueError(f"{name} of shape {tuple(x.shape)}: expected (N, {', '.join(map(str, shape))}), as fitted")
     if ndim is not None and x.ndim != ndim: raise ValueError(f"{name}: expected {ndim} dimensions, got {what}")
-    if x.flatten(1).sum(1).isfinite().all(): return  # then every number is, and a sum is fast
+    if math.isfinite(x.sum()): return  # then every number is, and a sum is fast
     bad = sum(int((~s.flatten(1).isfinite().all(1)).sum()) for s in x.split(1000))
     if bad: raise ValueError(f"{name}: {bad} of {len(x)} rows hold NaN or infinity")

@@ -6,7 +6,7 @@
 __all__ = ['File', 'rng', 'patch', 'atomic_path', 'write_text', 'locked', 'noted']
 
 # %% ../nbs/00_common.ipynb #4cd45c81
-import hashlib, inspect, os, sys, uuid
+import functools, hashlib, inspect, os, sys, uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,13 @@ from filelock import FileLock, Timeout
 from .checks import checked, Kind, Seed
 
 # %% ../nbs/00_common.ipynb #2d579e1d
+@functools.lru_cache(1000)
+def _word(purpose: str) -> int: return int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:8], "little")
+
 @checked
 def rng(seed: Seed, *purpose: str) -> np.random.Generator:
     "Random generator for one `purpose` of one `seed`; different purposes are independent streams."
-    words = [int.from_bytes(hashlib.sha256(p.encode()).digest()[:8], "little") for p in purpose]
-    return np.random.default_rng([int(seed), *words])
+    return np.random.default_rng([int(seed), *map(_word, purpose)])
 
 # %% ../nbs/00_common.ipynb #9a1c0e52
 def patch(f):

@@ -26,16 +26,22 @@ from .neurons import (NeuronStats, Neurons, checked_labels, evaluating, find_lay
 from .select import Uniforms
 
 # %% ../nbs/04_decode.ipynb #5cc59abb
-def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
-    "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
-    value, some = change.value.to(d.dtype), change.chosen.any(1, keepdim=True)
+def _settled(d: torch.Tensor, change: Change) -> tuple[torch.Tensor, torch.Tensor]:
+    "Neurons (B, n) and their values: the ones not chosen repeat a chosen one, or what a neuron has already."
+    value = change.value.to(d.dtype)
+    if d.device.type == "cpu" and change.chosen.all(): return change.index, value  # most often, and no wait for a GPU
     lead = change.chosen.int().argmax(1, keepdim=True)
     anchor = change.index.gather(1, lead)
-    index = torch.where(change.chosen, change.index, anchor)
-    elsewhere = torch.where(some, value.gather(1, lead), d.gather(1, anchor))
-    new = d.scatter(1, index, torch.where(change.chosen, value, elsewhere))
+    elsewhere = torch.where(change.chosen.any(1, keepdim=True), value.gather(1, lead), d.gather(1, anchor))
+    return torch.where(change.chosen, change.index, anchor), torch.where(change.chosen, value, elsewhere)
+
+# %% ../nbs/04_decode.ipynb #9527b423
+def _write(output: torch.Tensor, d: torch.Tensor, change: Change, neurons: str) -> torch.Tensor:
+    "Layer output (B, ...) with a change applied to its neurons d (B, P); the rest is untouched, bit for bit."
+    index, value = _settled(d, change)
+    new = d.scatter(1, index, value)
     if neurons == "unit" or output.ndim == 2: return new.reshape(output.shape)
-    spread = lambda t: t.view(*t.shape, *[1] * (output.ndim - 2))
+    spread, some = lambda t: t.view(*t.shape, *[1] * (output.ndim - 2)), change.chosen.any(1, keepdim=True)
     changed = torch.zeros_like(d, dtype=torch.bool).scatter(1, index, some.expand_as(index))
     shifted = torch.where(spread(changed & (new != 0)), output + spread(new - d), output)
     return torch.where(spread(changed & (new == 0)), 0, shifted)
@@ -207,12 +213,11 @@ NOT_RUN = ("expected a layer that is part of how the generator makes images; "
 def _decode(
     self: CreativeDecoder, latents: torch.Tensor, method: Method, seed: int, inputs: dict | None
 ) -> torch.Tensor:
-    module, images = self.source.module, []
-    device, inputs = model_device(module), self.source.draw(len(latents), seed, inputs)
-    with self._changing(self._plan(method), seed) as forward, seeded(seed, device):
+    inputs, latents, images = self.source.draw(len(latents), seed, inputs), for_model(latents, self.source.module), []
+    with self._changing(self._plan(method), seed) as forward, seeded(seed, latents.device):
         for s in batches(len(latents), self.batch_size):
             forward.start(s.stop - s.start)
-            images.append(self.source(for_model(latents[s], module), **{k: v[s].to(device) for k, v in inputs.items()}))
+            images.append(self.source(latents[s], **{k: v[s].to(latents.device) for k, v in inputs.items()}))
             self._check_pass(forward, s, len(images[-1]), method)
     self._note(forward, len(latents), method)
     return images[0] if len(images) == 1 else torch.cat(images)
@@ -221,15 +226,15 @@ def _decode(
 @patch
 def _note(self: CreativeDecoder, forward: _Forward, n: int, method: Method):
     "Keep how many neurons were changed in each sample, and warn where fewer than asked for."
-    none = torch.zeros(n, dtype=torch.long, device=self.latents_.device)
-    self.changed_ = torch.cat(forward.counts) if forward.counts else none
+    counts = forward.counts or [torch.zeros(n, dtype=torch.long, device=self.latents_.device)]
+    self.changed_ = counts[0] if len(counts) == 1 else torch.cat(counts)
     if isinstance(method, NeuronMethod) and method.fraction is None: self._warn_of_few(method.n)
 
 # %% ../nbs/04_decode.ipynb #95c61b04
 @patch
 def _warn_of_few(self: CreativeDecoder, n: int):
+    if self.changed_.min() >= n: return
     few, of = int((self.changed_ < n).sum()), len(self.changed_)
-    if not few: return
     if self.changed_.any():
         text = f"{few} of {of} samples have fewer than n={n} candidates: all of theirs were changed (see changed_)"
     else:

@@ -235,6 +235,7 @@ def to_unit(self: Generator, images: torch.Tensor) -> torch.Tensor:
 def draw(self: Generator, n: Count, seed: Seed, given: dict | None = None) -> dict[str, torch.Tensor]:
     """The inputs besides the latent, for `n` images: those `given`, the others drawn.
     ValueError for an unknown or short one."""
+    if not self.inputs and not given: return {}
     given = given or {}
     if unknown := [k for k in given if k not in self.inputs]:
         raise ValueError(

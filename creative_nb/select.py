@@ -167,16 +167,18 @@ class Candidates:
 
     def most_correlated(self, u: torch.Tensor) -> Picked:
         "One at random, and those most correlated with it."
-        return self._of_one(u) if len(u) == 1 else self.nearest(self.one(u), self.limit)
+        alone = len(u) == 1 and u.device.type == "cpu"
+        return self._of_one(u) if alone else self.nearest(self.one(u), self.limit)
 
     def _of_one(self, u: torch.Tensor) -> Picked:
         "The same for a single sample, without what pays for many."
-        places, n = true_places(self.mask), self.layer.n
+        mask, n, position = self.mask[0].numpy(), self.layer.n, np.zeros(self.layer.n, np.int64)
+        places = np.flatnonzero(mask)
         most = n if self.layer.fraction is None else min(n, int(len(places) * self.layer.fraction))
-        near = self.layer.order[places[int(u[0, 0] * len(places))]] if len(places) else places
-        found = near[self.mask[0, near]][:most]
-        index = self.layer.neurons(nn.functional.pad(found, (0, n - len(found))))
-        return index[None], (torch.arange(n, device=u.device) < len(found))[None]
+        near = self.layer.order.numpy()[places[int(u[0, 0] * len(places))]] if len(places) else places
+        found = near[mask[near]][:most]
+        position[:len(found)] = found
+        return self.layer.neurons(torch.from_numpy(position[None])), torch.from_numpy(np.arange(n)[None] < len(found))
 
 # %% ../nbs/04a_select.ipynb #3c6a836d
 class Layer:
