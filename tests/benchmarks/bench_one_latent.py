@@ -1,10 +1,10 @@
-"""One latent at a time, as an interactive notebook decodes: our low-active decoding against plain decoding, a forward hook
-written by hand, and the same edit of the same five neurons by pyvene and nnsight, where they are installed.
+"""One latent at a time, as an interactive notebook decodes: our low-active decoding against plain decoding, a forward
+hook written by hand, and the same edit of the same five neurons by pyvene and nnsight, where they are installed.
 
     pip install pyvene nnsight; python tests/benchmarks/bench_one_latent.py
 
-Prints the smallest and the median milliseconds of CPU time, all taken in turn in one run on one thread. Ours chooses the
-neurons, too; the others are told which.
+Prints the smallest and the median milliseconds of CPU time, all taken in turn in one run on one thread. Ours chooses
+the neurons, too; the others are told which.
 """
 import argparse, statistics, time
 from importlib.util import find_spec
@@ -66,18 +66,21 @@ def main(repetitions: int):
     torch.set_num_threads(1)
     network, z = pretrained("mnist").decoder, standard_normal(1, (50,), seed=1)
     decoder, method = CreativeDecoder(network, LAYER).fit(standard_normal(2000, (50,), seed=0)), LowActive()
-    ways = {"plain": lambda: network(z), "hook by hand": by_hand(network, z), "creative_nb": lambda: decoder.decode(z, method)}
-    ways |= {name: make(network, z) for name, make in [("pyvene", by_pyvene), ("nnsight", by_nnsight)] if find_spec(name)}
+    ways = {"plain": lambda: network(z), "hook by hand": by_hand(network, z),
+            "creative_nb": lambda: decoder.decode(z, method)}
+    peers = {"pyvene": by_pyvene, "nnsight": by_nnsight}
+    ways |= {name: make(network, z) for name, make in peers.items() if find_spec(name)}
     taken = {name: [] for name in ways}
     with torch.no_grad():
         expected = ways["hook by hand"]()
-        for name in ways.keys() & {"pyvene", "nnsight"}: assert torch.allclose(ways[name](), expected, atol=1e-5), name
+        for name in ways.keys() & peers: assert torch.allclose(ways[name](), expected, atol=1e-5), name
         for repetition in range(repetitions + 30):
             for name, way in ways.items():
                 start = time.process_time_ns()
                 way()
                 if repetition >= 30: taken[name].append((time.process_time_ns() - start) / 1e6)
-    for name, ms in taken.items(): print(f"{name:14} {min(ms):6.3f} at least, {statistics.median(ms):6.3f} ms in the median")
+    for name, ms in taken.items():
+        print(f"{name:14} {min(ms):6.3f} at least, {statistics.median(ms):6.3f} ms in the median")
 
 
 if __name__ == "__main__":
