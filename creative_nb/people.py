@@ -12,25 +12,28 @@ import numpy as np, pandas as pd, statsmodels.api as sm
 from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.sandwich_covariance import cov_cluster
-from .agreement import Votes, consensus
+from .agreement import consensus
 from .checks import checked, InnerShare
 from .judgement import Adjustment, BASELINES, label_table, Names, _need
 from .labels import check_labels
+from .preregistration import Votes
+from .question import Question, question_of
 
 # %% ../nbs/07c_people.ipynb #cbb851bd
 @checked
 def to_long(
     labels: pd.DataFrame,  # every answer
     manifest: pd.DataFrame,  # one row per image: `item`, `method`, and what else is known of it
-    questionnaire: str = "main",
+    questionnaire: str | Question = "main",
 ) -> pd.DataFrame:
-    "One row per answer: what was answered, as the how-maniest of the annotator (`position`), and the image's row."
+    """One row per answer: what was answered, at which `position` of this person's order and with the panels on which
+    `side`, and the image's row. Where no position is known, answers count in the order of their times."""
     _need("manifest", manifest, ["item", "method"])
     if (twice := manifest["item"].duplicated()).any():
         raise ValueError(f"manifest: item={manifest['item'][twice].iloc[0]!r} twice: expected one row per image")
     clean = check_labels(labels, questionnaire, list(manifest["item"]))
     ordered = clean.sort_values("time", kind="stable")
-    position = ordered.groupby("annotator").cumcount() + 1
+    position = clean.position.where(clean.position > 0, ordered.groupby("annotator").cumcount() + 1)
     more = [c for c in manifest if c == "item" or c not in clean]
     return clean.assign(position=position).merge(manifest[more], on="item")
 
@@ -149,7 +152,7 @@ def by_minimum(
     manifest: pd.DataFrame,  # one row per image: `item`, `dataset`, `method`
     minimums: Sequence[Votes] = (3, 4, 5, 6),
     label: str = "creative",
-    questionnaire: str = "main",
+    questionnaire: str | Question = "main",
 ) -> pd.DataFrame:
     "By votes needed and method: `images`, the share that is lost, and the fraction of `label` among the others."
     long, found = to_long(labels, manifest, questionnaire), []
