@@ -8,16 +8,15 @@ __all__ = ['PEOPLE', 'IMAGES', 'to_long', 'answer_differences', 'answer_fraction
 # %% ../nbs/07c_people.ipynb #045a5afc
 from collections.abc import Sequence
 
-import numpy as np, pandas as pd, statsmodels.api as sm
+import numpy as np, pandas as pd
 from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.sandwich_covariance import cov_cluster
 from .agreement import consensus
 from .checks import checked, InnerShare
 from .judgement import Adjustment, BASELINES, label_table, Names, _need
 from .labels import check_labels
 from .preregistration import Votes
-from .question import Question, question_of
+from .question import Question
 
 # %% ../nbs/07c_people.ipynb #cbb851bd
 @checked
@@ -40,15 +39,18 @@ def to_long(
 # %% ../nbs/07c_people.ipynb #ef34d839
 def _clustered(y: np.ndarray, x: np.ndarray, item: np.ndarray, person: np.ndarray) -> tuple[float, float, float]:
     "Last coefficient of the regression of `y` on `x`, (N, k), its standard error, and degrees of freedom."
-    fit = sm.OLS(y, x).fit()
-    images, people = len(np.unique(item)), len(np.unique(person))
+    inverse = np.linalg.inv(x.T @ x)
+    coefficients = inverse @ x.T @ y
+    moves = (x @ inverse[:, -1]) * (y - x @ coefficients)  # how each answer moves the last coefficient
+    by = [np.bincount(groups, moves) for groups in (item, person)]
+    images, people = map(len, by)
     few = min(images, people) / (min(images, people) - 1)
-    by = [few * cov_cluster(fit, groups, use_correction=False)[-1, -1] for groups in (item, person)]
-    both = few * fit.cov_HC0[-1, -1]  # each image and person have one answer
-    variance = sum(by) - both if sum(by) > both else max(by)
-    parts = by[0] ** 2 / (images - x.shape[1]) + by[1] ** 2 / (people - 1)
+    v_images, v_people, v_both = (few * (part**2).sum() for part in (*by, moves))  # each image and person have one answer
+    variance = v_images + v_people - v_both
+    variance = variance if variance > 0 else max(v_images, v_people)
+    parts = v_images**2 / (images - x.shape[1]) + v_people**2 / (people - 1)
     df = np.clip(variance**2 / parts, people - 1, images - x.shape[1]) if parts > 0 else people - 1
-    return float(fit.params[-1]), float(np.sqrt(variance)), float(df)
+    return float(coefficients[-1]), float(np.sqrt(variance)), float(df)
 
 # %% ../nbs/07c_people.ipynb #97a9c839
 PEOPLE, IMAGES = 3, 5  # the fewest annotators, and images of a method, for an error of either kind
@@ -104,7 +106,7 @@ def answer_differences(
     for d in first.dataset.unique():
         for m in baselines:
             rows = _rows_of(first, d, (method, m))
-            x = sm.add_constant((rows.method == method).to_numpy(float))
+            x = np.column_stack([np.ones(len(rows)), rows.method == method])
             about = {"dataset": d, "method": method, "baseline": m}
             sizes = {"images": rows["item"].nunique(), "annotators": rows.annotator.nunique()}
             for k in labels:

@@ -115,10 +115,12 @@ def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monke
     pool, _, store = made_up(tmp_path)
     session = started(store, pool)
     with monkeypatch.context() as m:
-        def locked(*_, **__): raise sqlite3.OperationalError("database is locked")
+        def locked(*_, **__):
+            with sqlite3.connect(store.path, timeout=0) as one, sqlite3.connect(store.path, timeout=0) as other:
+                for db in (one, other): db.execute("BEGIN IMMEDIATE")
         m.setattr(store, "add", locked)
         view = session.receive({"do": "answer", "at": 0, "label": "creative", "reply": 7})
-    assert "database is locked" in view["error"] and view["at"] == session.at == 0
+    assert "too many are answering at once" in view["error"] and view["at"] == session.at == 0
     assert view["reply"] == 7 and view["images"]
     assert session.receive({"do": "answer", "at": 0, "label": "creative"})["at"] == 1
 
