@@ -118,7 +118,7 @@ def default_plan(question: str | Question, people: Count = 9, images: Count | No
     q = question_of(question)
     nominal = ("The share of an answer differs between methods.", "answer_differences of every answer and method, "
                "two-sided, 0.05, Holm over all of them")
-    paired = ("The mean score differs from the middle of the scale.", "pair_scores, two-sided, 0.05")
+    paired = ("The mean score differs from the middle of the scale.", "mean_scores, two-sided, 0.05")
     expected, test = paired if q.panels == 2 else nominal
     return Plan([expected], [test], people, f"{people} people have answered all images.", images,
                 notes=f"The default plan of a study of {', '.join(q.labels)}; nobody wrote another one.")
