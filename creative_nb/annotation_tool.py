@@ -9,6 +9,7 @@ __all__ = ['Port', 'TABS', 'Token', 'check_files', 'free_port', 'Reception', 'ap
 # %% ../nbs/06f_annotation_tool.ipynb #5b5e6f48
 import argparse, asyncio, hmac, html, json, os, re, secrets, signal, socket, sqlite3, sys, tempfile, webbrowser
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -108,6 +109,7 @@ def _tab(self: Reception, who: str, cookie: str, tab: str) -> Session:
     return self.tabs[key]
 
 # %% ../nbs/06f_annotation_tool.ipynb #7061d296
+_UNSAVED = "Not saved: {}. Please try again."
 _DOWN = ("The study cannot be reached just now: {}. Nothing that you saved is lost. Please try again later, "
          "or tell those who run it.")
 
@@ -118,7 +120,8 @@ def receive(self: Reception, message: dict, cookie: str = "") -> tuple[dict, str
     try: return self._receive(message, cookie)
     except Refused as e: return self._outside(message, error=str(e)), cookie
     except (sqlite3.Error, OSError, ValueError) as e:
-        return {"intro": self.intro, "view": {"error": _DOWN.format(reason(e)), "reply": message.get("reply")}}, cookie
+        error = (_UNSAVED if message.get("do") in ("answer", "undo") else _DOWN).format(reason(e, self.store.path))
+        return {"intro": self.intro, "view": {"error": error, "reply": message.get("reply")}}, cookie
 
 @patch
 def _receive(self: Reception, message: dict, cookie: str) -> tuple[dict, str]:
@@ -218,10 +221,11 @@ def _redirect(folder: str | Path, url: str) -> str:
     return path.as_uri()
 
 # %% ../nbs/06f_annotation_tool.ipynb #e319c8d9
-async def _run(app: tornado.web.Application, port: int, host: str):
-    "Serve until a signal to stop."
+async def _run(app: tornado.web.Application, port: int, host: str, ready: Callable[[], object]):
+    "Serve until a signal to stop; `ready` is called once the page can be reached."
     server, stop = tornado.httpserver.HTTPServer(app, max_body_size=2**16, max_buffer_size=2**17), asyncio.Event()
     server.listen(port, host)
+    ready()
     with suppress(NotImplementedError):  # Windows: an interrupt raises KeyboardInterrupt
         for number in (signal.SIGINT, signal.SIGTERM): asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
@@ -245,10 +249,11 @@ def serve(
     app = application(Reception(answers, images, join or ""), base_url)
     url = f"{base_url.rstrip('/')}/" + (f"#join.{join}" if join else "")
     with tempfile.TemporaryDirectory(prefix="annotation-") as folder:
-        print(f"Annotation page: {url}", "Ctrl-C stops it. Every answer is saved when the next image appears.",
-              sep="\n", flush=True)
-        if browser: webbrowser.open(_redirect(folder, url))
-        try: asyncio.run(_run(app, port, host))
+        def ready():
+            print(f"Annotation page: {url}", "Ctrl-C stops it. Every answer is saved when the next image appears.",
+                  sep="\n", flush=True)
+            if browser: webbrowser.open(_redirect(folder, url))
+        try: asyncio.run(_run(app, port, host, ready))
         except KeyboardInterrupt: pass
         finally: answers.settle()
 

@@ -276,3 +276,6 @@ history.replaceState(null, "", location.pathname);
 if (code.startsWith("join.")) sessionStorage.setItem("join", code.slice(5));
 if (code && !code.startsWith("join.")) talking.send("enter", { code, ...device() });
 else talking.send("look", joining());
+
+// A link that is opened where the page is already there changes the address alone: begin anew, so that it counts.
+addEventListener("hashchange", () => location.reload());

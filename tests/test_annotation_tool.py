@@ -1,5 +1,4 @@
 "The annotation tool without a browser: its logic against a plain model and bad messages, and the command line."
-import asyncio
 import json
 import os
 import re
@@ -350,7 +349,9 @@ def test_the_browser_is_started_without_the_code(tmp_path, monkeypatch):
         assert stat.S_IMODE(os.stat(address).st_mode) == 0o600
 
     monkeypatch.setattr(annotation_tool.webbrowser, "open", look)
-    monkeypatch.setattr(annotation_tool, "_run", lambda *_: asyncio.sleep(0))
+    async def run(app, port, host, ready): ready()
+
+    monkeypatch.setattr(annotation_tool, "_run", run)
     serve(tmp_path / "pool.safetensors", tmp_path / "labels.sqlite", 0, "t" * 20)
     assert len(opened) == 1 and not Path(opened[0].removeprefix("file://")).exists()
 
