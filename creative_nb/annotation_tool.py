@@ -9,6 +9,7 @@ __all__ = ['Port', 'TABS', 'Token', 'check_files', 'free_port', 'Reception', 'ap
 # %% ../nbs/06f_annotation_tool.ipynb #5b5e6f48
 import argparse, asyncio, hmac, html, json, os, re, secrets, signal, socket, sqlite3, sys, tempfile, webbrowser
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +18,9 @@ from urllib.parse import urlsplit
 import tornado.httpserver, tornado.web
 from .checks import check, checked, Kind, Text
 from .common import patch
-from .page import intro, SCRIPT, Session, STYLE
-from .reader import PoolFile
+from .page import intro, reason, SCRIPT, Session, STYLE
+from .preregistration import default_plan, Plan, read_plan
+from .reader import AnyPool, PoolFile
 from .store import Store
 from .who import BaseUrl, enrol, enter, issue_links, pseudonymised, Refused, whose, withdraw, write_links
 
@@ -107,7 +109,8 @@ def _tab(self: Reception, who: str, cookie: str, tab: str) -> Session:
     return self.tabs[key]
 
 # %% ../nbs/06f_annotation_tool.ipynb #7061d296
-_DOWN = ("The study cannot be reached just now ({}). Nothing that you saved is lost. Please try again later, "
+_UNSAVED = "Not saved: {}. Please try again."
+_DOWN = ("The study cannot be reached just now: {}. Nothing that you saved is lost. Please try again later, "
          "or tell those who run it.")
 
 @patch
@@ -117,7 +120,8 @@ def receive(self: Reception, message: dict, cookie: str = "") -> tuple[dict, str
     try: return self._receive(message, cookie)
     except Refused as e: return self._outside(message, error=str(e)), cookie
     except (sqlite3.Error, OSError, ValueError) as e:
-        return {"intro": self.intro, "view": {"error": _DOWN.format(e), "reply": message.get("reply")}}, cookie
+        error = (_UNSAVED if message.get("do") in ("answer", "undo") else _DOWN).format(reason(e, self.store.path))
+        return {"intro": self.intro, "view": {"error": error, "reply": message.get("reply")}}, cookie
 
 @patch
 def _receive(self: Reception, message: dict, cookie: str) -> tuple[dict, str]:
@@ -217,10 +221,11 @@ def _redirect(folder: str | Path, url: str) -> str:
     return path.as_uri()
 
 # %% ../nbs/06f_annotation_tool.ipynb #e319c8d9
-async def _run(app: tornado.web.Application, port: int, host: str):
-    "Serve until a signal to stop."
+async def _run(app: tornado.web.Application, port: int, host: str, ready: Callable[[], object]):
+    "Serve until a signal to stop; `ready` is called once the page can be reached."
     server, stop = tornado.httpserver.HTTPServer(app, max_body_size=2**16, max_buffer_size=2**17), asyncio.Event()
     server.listen(port, host)
+    ready()
     with suppress(NotImplementedError):  # Windows: an interrupt raises KeyboardInterrupt
         for number in (signal.SIGINT, signal.SIGTERM): asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await stop.wait()
@@ -244,10 +249,11 @@ def serve(
     app = application(Reception(answers, images, join or ""), base_url)
     url = f"{base_url.rstrip('/')}/" + (f"#join.{join}" if join else "")
     with tempfile.TemporaryDirectory(prefix="annotation-") as folder:
-        print(f"Annotation page: {url}", "Ctrl-C stops it. Every answer is saved when the next image appears.",
-              sep="\n", flush=True)
-        if browser: webbrowser.open(_redirect(folder, url))
-        try: asyncio.run(_run(app, port, host))
+        def ready():
+            print(f"Annotation page: {url}", "Ctrl-C stops it. Every answer is saved when the next image appears.",
+                  sep="\n", flush=True)
+            if browser: webbrowser.open(_redirect(folder, url))
+        try: asyncio.run(_run(app, port, host, ready))
         except KeyboardInterrupt: pass
         finally: answers.settle()
 
@@ -267,6 +273,8 @@ _COMMANDS = (
         ("pool", dict(help="file of Pool.save")), _STORE,
         ("--create", dict(action="store_true", help="make the store if there is none")),
         ("--repeats", dict(type=int, help="with --create: images that each person sees twice (20, or all if fewer)")),
+        ("--plan", dict(metavar="PATH", help="with --create: the plan of the study in YAML; plan.json beside the store if "
+                        "left out, else every answer is tested")),
         ("--port", dict(type=int, default=8866, help="8866 if left out; 0 for any free one")),
         ("--base-url", dict(help="where people reach the page, such as https://lab.example.org/study")),
         ("--open", dict(action="store_true", help="people may enrol under a name of their own")),
@@ -278,36 +286,52 @@ _COMMANDS = (
     ("withdraw", "Delete all that a person left.", (_STORE, ("name", {}))),
     ("export", "Write the table of answers without names, times and devices.", (
         _STORE, ("--to", dict(required=True, metavar="PATH")))),
-    ("new", "Make a study of pictures, one subfolder a method.", (
+    ("new", "Make a study of pictures, one subfolder per method.", (
         ("pictures", {}), ("folder", dict(help="of the study; a new one")),
-        ("--question", dict(default="main", help="a question's name, or a YAML file")))))
+        ("--question", dict(default="main", help="a question's name, or a YAML file")),
+        ("--plan", dict(metavar="PATH", help="the plan of the study in YAML; if left out, every answer is tested")))))
+
+# %% ../nbs/06f_annotation_tool.ipynb #0a64b7be
+def _make_store(path: Path, pool: AnyPool, plan: Plan, repeats: int | None = None):
+    "A new store with its plan, which is also written beside it."
+    plan.save(path.with_name("plan.json"))
+    Store(path, pool, min(20, len(pool.items) - len(pool.known)) if repeats is None else repeats, plan=plan)
+
+def _planned(given: str | None, beside: Path, pool: AnyPool) -> Plan:
+    "The plan in the file that is given, else the one beside the store, else the default."
+    if given: return read_plan(given)
+    return Plan.load(beside) if beside.is_file() else default_plan(pool.question)
 
 # %% ../nbs/06f_annotation_tool.ipynb #2fc6c307
 @checked
-def new_study(pictures: str | Path, folder: str | Path, question: Text = "main"):
-    "Make a private folder with the pool, the manifest and the store of a study. ValueError if it is there."
+def new_study(pictures: str | Path, folder: str | Path, question: Text = "main", plan: str | Path | None = None):
+    "Make a private folder with pool, manifest, plan and store of a study. ValueError if it is there."
     from creative_nb.pool import folder_pool  # here, since it loads PyTorch
     from creative_nb.question import read_question
     asked = read_question(question) if question.endswith((".yaml", ".yml")) else question
+    own = read_plan(plan) if plan else None
     pool, manifest = folder_pool(pictures, question=asked)
     folder = Path(folder)
     if folder.exists(): raise ValueError(f"folder={folder}: expected a new folder, this one is there")
     folder.mkdir(mode=0o700, parents=True)
     manifest.to_csv(folder / "manifest.csv", index=False)
     pool.save(folder / "pool.safetensors")
-    Store(folder / "labels.sqlite", pool, repeats=min(20, len(pool.items) - len(pool.known)))
+    own = own or default_plan(pool.question, images=int(manifest.method.value_counts().min()))
+    _make_store(folder / "labels.sqlite", pool, own)
 
 # %% ../nbs/06f_annotation_tool.ipynb #86db028a
 def _serve(a: argparse.Namespace):
     if a.create and not Path(a.store).is_file():
-        pool = PoolFile(a.pool)
-        Store(a.store, pool, repeats=min(20, len(pool.items) - len(pool.known)) if a.repeats is None else a.repeats)
+        pool, path = PoolFile(a.pool), Path(a.store)
+        _make_store(path, pool, _planned(a.plan, path.with_name("plan.json"), pool), a.repeats)
+    elif a.plan and (plan := Store(a.store).plan) != read_plan(a.plan):
+        raise ValueError(f"plan={a.plan}: expected that of the store, {plan.digest if plan else 'none'}")
     join = (token_in(a.token_file) if a.token_file else secrets.token_urlsafe(16)) if a.open else None
     serve(a.pool, a.store, a.port, join, not a.no_browser, base_url=a.base_url)
 
 def _do(a: argparse.Namespace):
     if a.command == "serve": return _serve(a)
-    if a.command == "new": return new_study(a.pictures, a.folder, a.question)
+    if a.command == "new": return new_study(a.pictures, a.folder, a.question, a.plan)
     store = Store(a.store)
     if a.command == "links": write_links(issue_links(store, a.names, a.base_url), a.to)
     if a.command == "withdraw": print(f"{withdraw(store, a.name)} answers deleted")

@@ -30,7 +30,7 @@ def complete_labels(labels: pd.DataFrame) -> pd.DataFrame:
     if twice := [c for c in LABEL_COLUMNS if list(labels.columns).count(c) > 1]:
         raise ValueError(f"labels: two columns {twice[0]}: expected one")
     if labels.empty: raise ValueError("labels: expected at least one row, got none")
-    unknown = {"repeat": 0, "seconds": np.nan, "time": ""}
+    unknown = {"repeat": 0, "seconds": np.nan, "time": "", "position": 0, "side": 0}
     filled = labels.assign(**{k: v for k, v in unknown.items() if k not in labels})
     return filled[list(LABEL_COLUMNS)].reset_index(drop=True)
 
@@ -43,15 +43,20 @@ def _refuse(labels: pd.DataFrame, bad: pd.Series, column: str, expected: str):
 
 # %% ../nbs/06c_labels.ipynb #6890c380
 def _clean(full: pd.DataFrame) -> pd.DataFrame:
-    "Text columns as clean text, `repeat` 0 or 1, `seconds` a number. ValueError for bad values."
+    "Text columns as clean text, the others as numbers. ValueError for bad values."
     for column in ("annotator", "item", "label"): _refuse(full, full[column].isna(), column, "a value")
     text = full[["annotator", "item", "label", "time"]].fillna("").astype(str)
     names = {a: clean_name(a) for a in text.annotator.unique()}
-    repeat = pd.to_numeric(full["repeat"], errors="coerce")
-    _refuse(full, ~repeat.isin([0, 1]), "repeat", "0 or 1")
     clean = text.assign(annotator=text.annotator.map(names), item=text["item"].str.strip(),
-                        label=text.label.str.strip(), repeat=repeat, seconds=_seconds(full))
+                        label=text.label.str.strip(), seconds=_seconds(full), **_whole_numbers(full))
     return clean[list(LABEL_COLUMNS)].astype(LABEL_COLUMNS)
+
+def _whole_numbers(full: pd.DataFrame) -> dict[str, pd.Series]:
+    numbers = {c: pd.to_numeric(full[c], errors="coerce") for c in ("repeat", "side", "position")}
+    for column in ("repeat", "side"): _refuse(full, ~numbers[column].isin([0, 1]), column, "0 or 1")
+    known = numbers["position"].ge(0) & numbers["position"].mod(1).eq(0)
+    _refuse(full, ~known, "position", "a whole number of 0 or more")
+    return numbers
 
 def _seconds(full: pd.DataFrame) -> pd.Series:
     "Seconds as numbers, NaN where they are unknown. ValueError for what is no duration."
@@ -198,7 +203,7 @@ def _export_rows(tasks: list[dict]) -> Iterator[tuple]:
         if not isinstance(choices[0], str): raise TypeError(f"choice {choices[0]!r} is no text")
         time = _utc(annotation.get("updated_at") or annotation.get("created_at"))
         who = _who(annotation.get("completed_by"))
-        yield who, str(item), data.get("repeat", 0), choices[0], annotation.get("lead_time"), time
+        yield who, str(item), data.get("repeat", 0), choices[0], annotation.get("lead_time"), time, 0, 0
 
 # %% ../nbs/06c_labels.ipynb #dac368db
 def _from_label_studio(tasks: list[dict], questionnaire: str | Question) -> pd.DataFrame:

@@ -45,6 +45,7 @@ const talk = (changed) => {
   return self;
 };
 const joining = () => ({ join: sessionStorage.getItem("join") || "" });
+const COMES_AS = "PROLIFIC_PID";  // a name that a recruiting platform puts into the address
 const device = () => ({
   time_zone: Intl.DateTimeFormat().resolvedOptions().timeZone || "",
   device: `${matchMedia("(pointer: coarse)").matches ? "touch" : "mouse"}, ${innerWidth} x ${innerHeight}, ` +
@@ -87,12 +88,14 @@ const startScreen = (intro, options, { send }) => {
   const show = (view) => {
     enrol = view.enrol;
     name.hidden = !enrol;
+    if (enrol && !input.value) input.value = sessionStorage.getItem(COMES_AS) || "";
     input.required = enrol;
     consent.hidden = !view.consent;
     tick.required = view.consent;
   };
   const focus = () => { if (enrol && matchMedia("(hover: hover)").matches) input.focus({ preventScroll: true }); };
-  return { element, show, keys: {}, focus, hide: () => form.reset() };
+  const hide = () => { form.reset(); sessionStorage.removeItem(COMES_AS); };
+  return { element, show, keys: {}, focus, hide };
 };
 
 // Who comes without a link.
@@ -265,9 +268,14 @@ const talking = talk(() => draw());
 listen(() => (!screen || help.open || !keys.checked ? {} : screens[screen].keys));
 document.body.replaceChildren(root);
 
-// The code of a link is exchanged for a session at once, and leaves the address and the history.
+// The code of a link is exchanged for a session at once, and leaves the address and the history, as a name does.
 const code = location.hash.slice(1);
+const comesAs = new URLSearchParams(location.search).get(COMES_AS);
+if (comesAs) sessionStorage.setItem(COMES_AS, comesAs.slice(0, 60));
 history.replaceState(null, "", location.pathname);
 if (code.startsWith("join.")) sessionStorage.setItem("join", code.slice(5));
 if (code && !code.startsWith("join.")) talking.send("enter", { code, ...device() });
 else talking.send("look", joining());
+
+// A link that is opened where the page is already there changes the address alone: begin anew, so that it counts.
+addEventListener("hashchange", () => location.reload());

@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 from .checks import checked, Kind, Seed, Whole
 from .common import atomic_path, locked, patch, rng
+from .preregistration import as_plan, Plan
 from .question import as_question, from_stored, question_of, STORED_NAMES
 from .reader import AnyPool, Known
 
@@ -83,7 +84,8 @@ def _fill_store(path: Path, about: dict):
         db.commit()
 
 # %% ../nbs/06b_store.ipynb #dfd54e0d
-LABEL_COLUMNS = {"annotator": str, "item": str, "repeat": int, "label": str, "seconds": float, "time": str}
+LABEL_COLUMNS = {"annotator": str, "item": str, "repeat": int, "label": str, "seconds": float, "time": str,
+                 "position": int, "side": int}
 
 # %% ../nbs/06b_store.ipynb #88f2ee61
 def _now() -> str: return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -110,6 +112,11 @@ def _mode(path: Path) -> str:
     if Path(f"{path}-shm").is_file(): return "mode=ro"
     raise ValueError(f"path={path}: {log.name} holds answers, and the folder cannot be written: expected a folder that "
                      f"can be; copy {path.name} and {log.name} into one, together")
+
+# %% ../nbs/06b_store.ipynb #c761c2fe
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    "Whether the store has a table; those of earlier versions lack some."
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
 # %% ../nbs/06b_store.ipynb #6e689733
 _PARTS = {"digest", "name", "study", "labels", "items", "repeats", "seed"}
@@ -153,7 +160,7 @@ def _showings(
     return [(int(image), again) for _, image, again in sorted(keys, key=lambda k: k[0])]
 
 # %% ../nbs/06b_store.ipynb #c52fd5ed
-def _new_store(path: Path, pool: AnyPool | None, repeats: int, seed: int | None):
+def _new_store(path: Path, pool: AnyPool | None, repeats: int, seed: int | None, plan: Plan | None):
     "Make the file. FileNotFoundError without a pool, ValueError for a wrong number of repeats."
     if pool is None: raise FileNotFoundError(f"path={path}: no such file; expected a store, or a pool to make one for")
     if (log := Path(f"{path}-wal")).exists():
@@ -161,14 +168,15 @@ def _new_store(path: Path, pool: AnyPool | None, repeats: int, seed: int | None)
     n = len(pool.items) - len(pool.known)
     if repeats > n: raise ValueError(f"repeats={repeats!r}: expected 0 to {n}, the number of images")
     with locked(path):
-        if not path.is_file(): _create_store(path, _new_about(pool, repeats, seed))
+        if not path.is_file(): _create_store(path, _new_about(pool, repeats, seed, plan))
 
-def _new_about(pool: AnyPool, repeats: int, seed: int | None) -> dict:
+def _new_about(pool: AnyPool, repeats: int, seed: int | None, plan: Plan | None) -> dict:
     "What a new store records of itself."
     return dict(format="creative_nb annotations 2", digest=pool.digest, name=pool.name, labels=pool.labels,
                 study=STORED_NAMES.get(pool.questionnaire, pool.questionnaire), items=pool.items, repeats=int(repeats),
                 seed=seed if seed is None else int(seed), secret=secrets.token_hex(32), made=_now(),
-                question=asdict(pool.question), known={item: asdict(k) for item, k in pool.known.items()})
+                question=asdict(pool.question), plan=plan.about if plan else None,
+                known={item: asdict(k) for item, k in pool.known.items()})
 
 # %% ../nbs/06b_store.ipynb #80c264a5
 @checked
@@ -180,14 +188,16 @@ class Store:
         pool: AnyPool | None = None,  # None: only open
         repeats: Whole = 20,  # images that each annotator sees twice; an existing file keeps its own
         seed: Seed | None = None,  # of the annotators' orders; None: from the system's secrets
+        plan: Plan | None = None,  # written down with a new store; an existing file keeps its own
     ):
         self.path = Path(path)
-        if not self.path.is_file(): _new_store(self.path, pool, repeats, seed)
+        if not self.path.is_file(): _new_store(self.path, pool, repeats, seed, plan)
         about = _about(self.path)
         self.digest, self.name, self.repeats, self.seed = (about[k] for k in ("digest", "name", "repeats", "seed"))
         asked = about.get("question")
         self.question = as_question(asked) if asked else question_of(from_stored(about["study"]))
         self.known = {item: Known(**k) for item, k in about.get("known", {}).items()}
+        self.plan = as_plan(about["plan"]) if about.get("plan") else None
         self.labels, self.items = tuple(about["labels"]), tuple(about["items"])
         if pool is not None and pool.digest != self.digest: raise self._of_another(pool)
 
@@ -258,7 +268,7 @@ def person(self: Store, annotator: str) -> dict:
     "What is known of a person who has begun: began, reversed, consent, device, time_zone; empty for anybody else."
     names = ("began", "reversed", "consent", "device", "time_zone")
     with _connected(self.path) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'people'").fetchone(): return {}
+        if not _has(db, "people"): return {}
         query = f"SELECT {', '.join(names)} FROM people WHERE annotator = ?"
         row = db.execute(query, (clean_name(annotator),)).fetchone()
     return dict(zip(names, row)) if row else {}
@@ -369,11 +379,16 @@ def _frame(rows: list, types: dict[str, type]):
     import pandas as pd  # here, since the page needs no tables, and pandas takes as much memory as all else
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
+# %% ../nbs/06b_store.ipynb #6907b537
+_READ = """SELECT annotator, item, repeat, label, seconds, time, coalesce(position + 1, 0), coalesce(side, 0)
+           FROM answers LEFT JOIN showings USING (annotator, item, repeat) ORDER BY 1, 2, 3"""
+_READ_FIRST = "SELECT *, 0, 0 FROM answers ORDER BY 1, 2, 3"  # of a store that kept no showings
+
 @patch
 def read(self: Store):
-    "A table of all labels that count now, one per row; items with a known answer are left out."
-    query = f"SELECT {', '.join(LABEL_COLUMNS)} FROM answers ORDER BY 1, 2, 3"
-    with _connected(self.path) as db: rows = db.execute(query).fetchall()
+    """A table of all labels that count now, one per row: `position` is its place in this person's order, from 1 on, and
+    `side` 1 where the panels were exchanged. Items with a known answer are left out."""
+    with _connected(self.path) as db: rows = db.execute(_READ if _has(db, "showings") else _READ_FIRST).fetchall()
     return _frame([row for row in rows if row[1] not in self.known], LABEL_COLUMNS)
 
 # %% ../nbs/06b_store.ipynb #d4c98f46

@@ -6,12 +6,15 @@
 __all__ = ['pool_job', 'make_study', 'main']
 
 # %% ../nbs/10c_study.ipynb #e2b06663
-import os, shutil, sys
+import csv, os, shutil, sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from .checks import checked, Text
 from .execute import execute, known_parameters
 from .pipeline import Job, parameters, plan
+from .preregistration import default_plan, Plan, read_plan
 
 # %% ../nbs/10c_study.ipynb #17ae8960
 @checked
@@ -20,6 +23,14 @@ def pool_job(paper: Text, setting: Text, scale: Text) -> Job:
     jobs = [job for job in plan(scale, paper, setting) if "study" in known_parameters(job.source)]
     if not jobs: raise ValueError(f"paper={paper!r}: expected a notebook with a parameter 'study', it has none")
     return jobs[0]
+
+# %% ../nbs/10c_study.ipynb #4c577d44
+def _planned(job: Job, manifest: Path) -> Plan:
+    "The plan of a study on these images."
+    with manifest.open(encoding="utf-8") as f: plain = [row for row in csv.DictReader(f) if row["creativity_filter"] == "0"]
+    path, images = Path(job.source).with_name("plan.yaml"), min(Counter(row["method"] for row in plain).values())
+    own = read_plan(path) if path.is_file() else default_plan("main")
+    return replace(own, images=own.images or images)
 
 # %% ../nbs/10c_study.ipynb #b3345d70
 @checked
@@ -33,6 +44,7 @@ def make_study(paper: Text, setting: Text, scale: Text, folder: str | Path) -> P
     new.mkdir(parents=True)
     execute(job.source, new / "pool.ipynb", parameters(job) | {"study": str(new)})
     for end in ("csv", "json"): os.replace(new / f"tables/annotation_pool.{end}", new / f"manifest.{end}")
+    _planned(job, new / "manifest.csv").save(new / "plan.json")
     new.rename(folder)
     return folder
 

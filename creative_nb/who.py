@@ -14,7 +14,7 @@ from typing import Annotated
 
 from .checks import checked, Kind
 from .common import atomic_path
-from .store import _connected, _make_later, _now, clean_name, Store
+from .store import _connected, _has, _make_later, _now, clean_name, Store
 
 # %% ../nbs/06b_who.ipynb #38cd0664
 class Refused(ValueError):
@@ -90,7 +90,7 @@ def enter(store: Store, code: str) -> str:
 def whose(store: Store, token: str) -> str | None:
     "The name of a session's person, or None if there is no such session."
     with _connected(store.path) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'sessions'").fetchone(): return None
+        if not _has(db, "sessions"): return None
         found = db.execute("SELECT annotator FROM sessions WHERE token = ?", (_hash(token),)).fetchone()
     return found[0] if found else None
 
@@ -141,9 +141,10 @@ def withdraw(store: Store, annotator: str) -> int:
 # %% ../nbs/06b_who.ipynb #ba024ea5
 @checked
 def pseudonymised(store: Store):
-    "The table of `Store.details` with pseudonyms for names, and without times, devices and places."
+    "The table of `Store.details` with pseudonyms for names, and without times, devices and places; each row says of which `plan`."
     table = store.details()
     with _connected(store.path) as db:
         names = {name: f"person-{_code(db, 'pseudonym', name)[:8]}" for name in table.annotator.unique()}
     table = table.drop(columns=["time", "began", "consent", "device", "time_zone"])
-    return table.assign(annotator=table.annotator.map(names)).sort_values(["annotator", "position"], ignore_index=True)
+    table = table.assign(annotator=table.annotator.map(names), plan=store.plan.digest if store.plan else "")
+    return table.sort_values(["annotator", "position"], ignore_index=True)

@@ -1,5 +1,4 @@
 "The annotation tool without a browser: its logic against a plain model and bad messages, and the command line."
-import asyncio
 import json
 import os
 import re
@@ -115,10 +114,12 @@ def test_a_store_that_cannot_write_is_reported_and_nothing_moves(tmp_path, monke
     pool, _, store = made_up(tmp_path)
     session = started(store, pool)
     with monkeypatch.context() as m:
-        def locked(*_, **__): raise sqlite3.OperationalError("database is locked")
+        def locked(*_, **__):
+            with sqlite3.connect(store.path, timeout=0) as one, sqlite3.connect(store.path, timeout=0) as other:
+                for db in (one, other): db.execute("BEGIN IMMEDIATE")
         m.setattr(store, "add", locked)
         view = session.receive({"do": "answer", "at": 0, "label": "creative", "reply": 7})
-    assert "database is locked" in view["error"] and view["at"] == session.at == 0
+    assert "too many are answering at once" in view["error"] and view["at"] == session.at == 0
     assert view["reply"] == 7 and view["images"]
     assert session.receive({"do": "answer", "at": 0, "label": "creative"})["at"] == 1
 
@@ -348,7 +349,9 @@ def test_the_browser_is_started_without_the_code(tmp_path, monkeypatch):
         assert stat.S_IMODE(os.stat(address).st_mode) == 0o600
 
     monkeypatch.setattr(annotation_tool.webbrowser, "open", look)
-    monkeypatch.setattr(annotation_tool, "_run", lambda *_: asyncio.sleep(0))
+    async def run(app, port, host, ready): ready()
+
+    monkeypatch.setattr(annotation_tool, "_run", run)
     serve(tmp_path / "pool.safetensors", tmp_path / "labels.sqlite", 0, "t" * 20)
     assert len(opened) == 1 and not Path(opened[0].removeprefix("file://")).exists()
 

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from creative_nb.agreement import consensus, self_consistency
-from creative_nb.annotators import Rules, _longest_run, _with_others, annotator_table, dawid_skene
+from creative_nb.annotators import _longest_run, _with_others, annotator_table, dawid_skene
+from creative_nb.preregistration import Rules
 from people import MAIN, table
 
 

@@ -13,7 +13,6 @@ import torch
 from scipy import stats
 
 from creative_nb.agreement import consensus
-from creative_nb.annotators import Rules
 from creative_nb.claims import NEEDS_PEOPLE, SIMULATED, Evidence, claims_table
 from creative_nb.das2020 import human_labels
 from creative_nb.das2020.annotation_pool import chosen, image_metrics, passing, pool_path, reference_images
@@ -30,7 +29,7 @@ from creative_nb.creativity import cross_validate_creativity
 from creative_nb.judgement import compare_methods, label_table, metric_table
 from creative_nb.labels import write_labels
 from creative_nb.panel import Panel, printed_population
-from creative_nb.planning import Plan
+from creative_nb.preregistration import Plan, Rules
 from creative_nb.pool import Pool, blind
 from creative_nb.question import options_of
 from creative_nb.runs import read_table, save_table

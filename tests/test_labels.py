@@ -38,7 +38,9 @@ def test_round_trip_store(labels):
         store = Store(Path(folder) / "l.sqlite", pool, repeats=len(pool.items))
         for r in labels.itertuples(): store.add(r.annotator, r.item, r.label, r.repeat, r.seconds)
         back = read_labels(store.path, pool=pool)
-        pd.testing.assert_frame_equal(in_order(back, "time"), in_order(labels, "time"))
+        drawn = ["time", "position", "side"]
+        pd.testing.assert_frame_equal(in_order(back, *drawn), in_order(labels, *drawn))
+        assert back.position.between(0, 14).all() and (back.side == 0).all()
         assert (pd.to_datetime(back.time).dt.tz is not None) and back.time.str.endswith("+00:00").all()
         write_labels(back, Path(folder) / "l.csv")
         pd.testing.assert_frame_equal(read_labels(Path(folder) / "l.csv", pool=pool), back)

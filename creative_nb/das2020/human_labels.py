@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['PRINTED_STUDIES', 'OTHER', 'INDEPENDENT', 'KEYS', 'AGREEMENT_COLUMNS', 'LabelledPool', 'read_manifest', 'marked',
            'labelled_pools', 'labelled_path', 'read_labelled', 'annotators_shown', 'agreement_table', 'fractions_table',
-           'with_printed', 'plot_fractions', 'readings_table', 'people_tested']
+           'with_printed', 'plot_fractions', 'readings_table', 'consensus_tests', 'people_tested']
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #4cfeb467
 import html, json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
-from ..agreement import Votes, agreement, consensus, self_consistency
-from ..annotators import Rules, annotator_table, dawid_skene
+from ..agreement import agreement, consensus, self_consistency
+from ..annotators import annotator_table, dawid_skene
 from ..checks import checked, Text
 from ..core import from_root, patch
 from ..experiment import Run, set_style
@@ -27,7 +27,7 @@ from ..labels import check_labels, read_labels
 from ..panel import Panel, PrintedStudy
 from ..paper import shelf
 from ..people import IMAGES, PEOPLE, answer_differences, answer_fractions, by_minimum, equivalence, to_long
-from ..planning import Plan
+from ..preregistration import Plan, Rules, Votes
 from ..published import printed_table, side_by_side
 from ..runs import provenance, save_figure, save_table
 from ..question import options_of
@@ -49,12 +49,15 @@ class LabelledPool:
     labels: str | Path = "simulated"  # or a file that `read_labels` reads
     questionnaire: str = "main"  # of `creative_nb.pool`: which labels there were to choose from
     manifest_file: str | Path = ""  # the pool's manifest; if left out, the one beside the labels or that of the run
-    minimum: Votes = 3  # that make a consensus
-    rules: Rules = field(default_factory=Rules)  # who is left out
+    minimum: Votes | None = None  # that make a consensus; None: as planned, else 3
+    rules: Rules | None = None  # who is left out; None: as planned, else nobody
+    everybody: bool = False  # with those who are left out
 
     def __post_init__(self):
         self.labels, self.manifest_file = str(self.labels), str(self.manifest_file)
         options_of(self.questionnaire)
+        self.minimum = self.minimum or (self.plan.minimum if self.plan else 3)
+        self.rules = self.rules or (self.plan.rules if self.plan else Rules())
 
     @property
     def names(self) -> tuple[str, ...]: return tuple(options_of(self.questionnaire))
@@ -82,10 +85,11 @@ def simulated(self: LabelledPool) -> bool:
 @patch
 @property
 def caption(self: LabelledPool) -> str:
-    "Whose labels these are."
-    if self.simulated: return "simulated panel"
+    "Whose labels these are, who is left out, and by which plan."
     n = self.answers.annotator.nunique()
-    return f"labels of {n} {'person' if n == 1 else 'people'}"
+    who = "simulated panel" if self.simulated else f"labels of {n} {'person' if n == 1 else 'people'}"
+    left = f", {'nobody' if self.everybody else len(self.excluded)} left out" if self.excluded else ""
+    return who + left + (f", plan {self.plan.digest[:8]}" if self.plan else "")
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #df64d8ea
 @patch
@@ -170,10 +174,17 @@ def excluded(self: LabelledPool) -> dict[str, str]:
 @patch
 @cached_property
 def answers(self: LabelledPool) -> pd.DataFrame:
-    "Every answer of those who take part. ValueError if nobody does."
-    kept = self.all_answers[~self.all_answers.annotator.isin(list(self.excluded))].reset_index(drop=True)
+    "Every answer of those who take part; with `everybody`, all. ValueError if nobody does."
+    out = [] if self.everybody else list(self.excluded)
+    kept = self.all_answers[~self.all_answers.annotator.isin(out)].reset_index(drop=True)
     if len(kept): return kept
     raise ValueError(f"rules={self.rules}: expected rules that somebody fulfils; all {len(self.excluded)} break one")
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #64ac8984
+@patch
+def with_and_without(self: LabelledPool) -> list[LabelledPool]:
+    "The study as its rules have it, and the same with everybody where somebody is left out."
+    return [self, replace(self, everybody=True)] if self.excluded else [self]
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #5454ad1b
 @patch
@@ -186,8 +197,13 @@ def consensus(self: LabelledPool) -> pd.DataFrame:
 @patch
 @cached_property
 def plan(self: LabelledPool) -> Plan | None:
-    path = from_root(self.labels).with_name("plan.json")
-    return Plan.load(path) if self.labels != "simulated" and path.is_file() else None
+    "The plan of the store, or beside the labels. ValueError if the two differ."
+    if self.labels == "simulated": return None
+    path = from_root(self.labels)
+    file, own = path.with_name("plan.json"), Store(path).plan if path.suffix.lower() == ".sqlite" else None
+    beside = Plan.load(file) if file.is_file() else None
+    if own is None or beside in (None, own): return own or beside
+    raise ValueError(f"path={file}: expected the plan {own.digest}, as in the store, this is {beside.digest}")
 
 @patch
 def deviations(self: LabelledPool) -> pd.DataFrame:
@@ -195,15 +211,15 @@ def deviations(self: LabelledPool) -> pd.DataFrame:
     fewest = self.manifest.query("creativity_filter == 0").groupby("method").size().min()
     done = {"images": int(fewest), "people": self.all_answers.annotator.nunique(), "minimum": self.minimum,
             "rules": self.rules}
-    return self.plan.deviations(done) if self.plan else pd.DataFrame(columns=["part", "planned", "done"])
+    return pd.DataFrame(self.plan.deviations(done) if self.plan else [], columns=["part", "planned", "done"])
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #0eb5a34b
 @patch
 @checked
 def name(self: LabelledPool, table: str) -> str:
-    "Name of a saved table; tables that both studies have are marked for the earlier one."
+    "Name of a saved table; those with everybody are marked, and those of the earlier study that both have."
     earlier = "_earlier" if self.questionnaire == "earlier" and not self.run.printed_name(table) else ""
-    return f"{table}{earlier}_{self.source}"
+    return f"{table}{earlier}{'_everybody' if self.everybody else ''}_{self.source}"
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #48694458
 @patch
@@ -214,8 +230,9 @@ def provenance(self: LabelledPool, **more) -> dict:
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=self.dataset,
                       data_hash=about.get("data_hash", "unknown"), seed=s.seed, device="cpu",
                       labels="simulated panel" if self.simulated else "people", questionnaire=self.questionnaire,
-                      minimum=self.minimum, rules=asdict(self.rules), excluded=len(self.excluded),
-                      plan=self.plan.digest if self.plan else None, pool=about.get("pool"), annotators=self.answers.annotator.nunique(),
+                      minimum=self.minimum, rules=asdict(self.rules), excluded=0 if self.everybody else len(self.excluded),
+                      plan=self.plan.digest if self.plan else None, pool=about.get("pool"),
+                      annotators=self.answers.annotator.nunique(),
                       parts={self.manifest_path.stem: about}, **panel, **more)
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #95a819a1
@@ -319,7 +336,8 @@ def with_printed(pool: LabelledPool, df: pd.DataFrame, table: str):
     it says whose labels they are."""
     printed = pool.run.printed(pool.run.printed_name(table))
     if table in INDEPENDENT: printed = printed.drop(columns="recon_distance", errors="ignore")
-    if len(printed): return side_by_side(df, printed, name=pool.source)
+    name = f"{pool.source}, everybody" if pool.everybody else pool.source
+    if len(printed): return side_by_side(df, printed, name=name)
     shown = (
         df[[c for c in df if not c.endswith(("_low", "_high", "_sd"))]]
         .style.format(precision=3, na_rep="–", escape="html")
@@ -375,6 +393,16 @@ def _all_answers(pool: LabelledPool) -> dict[str, pd.DataFrame]:
     long = pool.long()
     few = long.groupby("method").agg({"annotator": "nunique", "item": "nunique"}).min()
     return {"all answers": answer_fractions(long, pool.names)} if few.annotator >= PEOPLE and few["item"] >= IMAGES else {}
+
+# %% ../../nbs/das2020/07_human_labels.ipynb #064e34a2
+@checked
+def consensus_tests(pool: LabelledPool, baselines: Sequence[str], lost: bool = False) -> pd.DataFrame:
+    """`compare_methods` of low-active decoding and the baselines, unfiltered images; with `lost`, those without a
+    consensus count as one label more."""
+    plain, labels = pool.consensus.query("creativity_filter == 0"), pool.names
+    if lost: plain, labels = with_lost(plain), (*labels, LOST)
+    tests = compare_methods(plain, labels, baselines=baselines, seed=pool.run.setting.seed)
+    return tests.assign(family=len(baselines))
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #37357114
 @checked

@@ -10,13 +10,13 @@ __all__ = ['table2_metrics', 'metric_label', 'plot_metrics', 'cross_validated', 
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
 from ..checks import checked, Count
-from ..annotators import Rules
 from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed, coefficient_path, cross_validate_classes,
                                     cross_validate_creativity, plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
 from ..judgement import _need, metric_table, Names
 from ..novelty import METRICS
+from ..preregistration import Rules
 from ..published import printed_table
 from ..runs import record
 
