@@ -306,13 +306,13 @@ def _planned(given: str | None, beside: Path, pool: AnyPool) -> Plan:
 @checked
 def new_study(pictures: str | Path, folder: str | Path, question: Text = "main", plan: str | Path | None = None):
     "Make a private folder with pool, manifest, plan and store of a study. ValueError if it is there."
+    folder = Path(folder)
+    if folder.exists(): raise ValueError(f"folder={folder}: expected a new folder, this one is there")
     from creative_nb.pool import folder_pool  # here, since it loads PyTorch
     from creative_nb.question import read_question
     asked = read_question(question) if question.endswith((".yaml", ".yml")) else question
     own = read_plan(plan) if plan else None
     pool, manifest = folder_pool(pictures, question=asked)
-    folder = Path(folder)
-    if folder.exists(): raise ValueError(f"folder={folder}: expected a new folder, this one is there")
     folder.mkdir(mode=0o700, parents=True)
     manifest.to_csv(folder / "manifest.csv", index=False)
     pool.save(folder / "pool.safetensors")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Count', 'Seed', 'Number', 'Positive', 'NotNegative', 'Share', 'InnerShare', 'PartOf', 'Percent', 'Text',
-           'Size', 'SEQUENCES', 'WORDS', 'POSITIONAL', 'VAR_ARGS', 'VAR_KWARGS', 'Kind', 'is_number', 'problem',
-           'in_words', 'shown', 'check_memory', 'check', 'checked', 'check_tensor']
+           'Size', 'SEQUENCES', 'WORDS', 'Kind', 'is_number', 'problem', 'in_words', 'shown', 'check_memory', 'check',
+           'checked', 'check_tensor']
 
 # %% ../nbs/00_checks.ipynb #78ef76c6
 import functools, importlib, inspect, math, numbers, os, sys, types
@@ -149,16 +149,13 @@ def _sure(hint) -> tuple[type, ...]:
     return (hint,) if plain and hint.__module__ != "collections.abc" else ()  # a text is a sequence, but not for us
 
 # %% ../nbs/00_checks.ipynb #d8818be5
-POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
-VAR_ARGS, VAR_KWARGS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-
 class _Arguments:
     "The names of the arguments of `f`: those given by position, `*args` and `**kwargs`."
     def __init__(self, f: Callable):
         self.of, self.kinds = f, {name: p.kind for name, p in inspect.signature(f).parameters.items()}
-        self.names = tuple(name for name, kind in self.kinds.items() if kind <= POSITIONAL)
-        self.rest, self.more = (next((k for k, kind in self.kinds.items() if kind == which), None)
-                                for which in (VAR_ARGS, VAR_KWARGS))
+        self.names = tuple(name for name, kind in self.kinds.items() if kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        one_of = lambda which: next((name for name, kind in self.kinds.items() if kind == which), None)
+        self.rest, self.more = one_of(inspect.Parameter.VAR_POSITIONAL), one_of(inspect.Parameter.VAR_KEYWORD)
 
     def check(self, args: tuple, kwargs: dict):
         "Check what a call gives to each of them."

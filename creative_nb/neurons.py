@@ -164,7 +164,8 @@ def model_device(model: nn.Module) -> torch.device:
 def for_model(latents: torch.Tensor, model: nn.Module) -> torch.Tensor:
     "A copy of `latents` where the model's weights are, in their precision: what a model may change in place."
     weights = (t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point())
-    return latents.to(next(weights, latents), copy=True)
+    like = next(weights, None)
+    return latents.to(model_device(model) if like is None else like, copy=True)
 
 # %% ../nbs/03_neurons.ipynb #f7babe21
 @checked

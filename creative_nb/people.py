@@ -160,12 +160,13 @@ def equivalence(
     margin: InnerShare = 0.1,  # a difference of fractions that would not matter
     level: InnerShare = 0.05,
 ) -> pd.DataFrame:
-    "The same with `p_equivalent`, and a `verdict`: different, equivalent, both (but by less than the margin), not decided."
+    """The same with `p_equivalent`, and a `verdict`: different (by `p_adjusted` where it is there), equivalent, both (but by
+    less than the margin), not decided."""
     _need("differences", differences, ["difference", "se", "df", "p"])
     d, se = differences.difference, differences.se.clip(lower=1e-12)
     p = np.maximum(t.sf((d + margin) / se, differences.df), t.cdf((d - margin) / se, differences.df))
     p = np.where(differences.p.isna(), np.nan, p)
-    apart, alike = differences.p < level, p < level
+    apart, alike = differences.get("p_adjusted", differences.p) < level, p < level
     words = np.select([apart & alike, apart, alike], ["different, by less than the margin", "different", "equivalent"],
                       "not decided")
     return differences.assign(margin=margin, p_equivalent=p, verdict=words)

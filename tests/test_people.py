@@ -128,6 +128,11 @@ def test_verdicts(difference, se, verdict):
     assert equivalence(row).verdict.item() == verdict
 
 
+def test_a_verdict_goes_by_the_adjusted_p():
+    rows = pd.DataFrame({"difference": [0.4, 0.4], "se": 0.15, "df": 20.0, "p": [0.01, 0.01], "p_adjusted": [0.01, 0.12]})
+    assert equivalence(rows).verdict.tolist() == ["different", "not decided"]
+
+
 def test_answers_that_never_differ_have_no_p():
     frame = long(*study(np.random.default_rng(3)))
     apart = frame.assign(label=np.where(frame.method == "low-active", "creative", "inconclusive"))

@@ -9,6 +9,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 if "KILLS" not in os.environ: collect_ignore_glob = ["test_*.py"]
 
+for number, usual in {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}.items():
+    if signal.getsignal(number) is signal.SIG_IGN: signal.signal(number, usual)  # as under nohup, or in the background
+
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = """title: Sleeping notebooks
 settings: {digits: {}, mnist: {}}
