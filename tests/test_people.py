@@ -129,7 +129,8 @@ def test_verdicts(difference, se, verdict):
 
 
 def test_a_verdict_goes_by_the_adjusted_p():
-    rows = pd.DataFrame({"difference": [0.4, 0.4], "se": 0.15, "df": 20.0, "p": [0.01, 0.01], "p_adjusted": [0.01, 0.12]})
+    p = {"p": [0.01, 0.01], "p_adjusted": [0.01, 0.12]}
+    rows = pd.DataFrame({"difference": [0.4, 0.4], "se": 0.15, "df": 20.0, **p})
     assert equivalence(rows).verdict.tolist() == ["different", "not decided"]
 
 
