@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'FoldSeed', 'Decades', 'MEASURES', 'Folds', 'Measure', 'ManyNames', 'CreativityClassifier',
-           'coefficient_path', 'plot_path', 'CrossValidation', 'cross_validate_creativity', 'cross_validate_classes',
-           'plot_calibration']
+           'coefficient_path', 'plot_path', 'CrossValidation', 'enough_for_folds', 'cross_validate_creativity',
+           'cross_validate_classes', 'plot_calibration']
 
 # %% ../nbs/07b_creativity.ipynb #55a55caf
 import json, math
@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import l1_min_c
-from .checks import check, checked, Count, InnerShare, Kind, Number, Positive, Text
+from .checks import check, checked, Count, InnerShare, Kind, Number, Positive, Text, Whole
 from .core import patch, progress, rng, write_text
 from .judgement import Axes, Names, _need
 
@@ -341,11 +341,16 @@ def _two_classes(
     return kept, (kept.consensus == positive).to_numpy(), group
 
 # %% ../nbs/07b_creativity.ipynb #db21362b
+@checked
+def enough_for_folds(fewest: Whole, folds: Count) -> bool:
+    "Whether a class of `fewest` images has one in every fold, and two outside it to learn from."
+    return fewest >= folds and fewest - -(-fewest // folds) >= 2
+
 def _check_folds(folds: int, creative: np.ndarray, groups: np.ndarray, positive: str):
     "ValueError for folds without images of both classes."
-    if (fewest := _fewest(creative, groups)) < folds:
-        raise ValueError(f"folds={folds}: expected at least as many images of either class, got {fewest} of one; "
-                         f"{positive!r} is the consensus of {creative.sum()} of {len(creative)}")
+    if not enough_for_folds(fewest := _fewest(creative, groups), folds):
+        raise ValueError(f"folds={folds}: expected at least as many images of either class, and two outside each fold, "
+                         f"got {fewest} of one; {positive!r} is the consensus of {creative.sum()} of {len(creative)}")
 
 # %% ../nbs/07b_creativity.ipynb #660c474e
 Folds = Annotated[int, Kind(lambda x: x >= 2, "a whole number of 2 or more")]

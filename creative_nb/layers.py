@@ -84,11 +84,17 @@ def suggest_layers(
     layer, reason = advice(table)
     return table.assign(advice=[reason if name == layer else "" for name in table.layer])
 
+# %% ../nbs/04c_layers.ipynb #403a9725
+def _before_output(table: pd.DataFrame) -> int:
+    "How many layers come before those at the end that are as wide as the image: they are the image, not neurons."
+    inner = (table.neurons != table.neurons.iloc[-1]).to_numpy().nonzero()[0]
+    return int(inner[-1]) + 1 if len(inner) else max(1, len(table) - 2)
+
 # %% ../nbs/04c_layers.ipynb #fd71bc4d
 @checked
 def advice(table: pd.DataFrame) -> tuple[str, str]:
     "The layer to take of the table of `suggest_layers`, and how."
-    inner = table.iloc[:-1] if len(table) > 1 else table
+    inner = table[:_before_output(table)]
     usable = inner[(inner.low_active >= 5) & (inner.dead + inner.always_on <= 80)]
     if len(usable): return usable.layer.iloc[-1], "take this layer"
     return inner.layer.iloc[-1], "take this layer, with threshold='p10': its neurons are hardly ever off at zero"

@@ -19,6 +19,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from .checks import NotNegative, Text, checked
 from .core import File, digest, from_root, repo_root, write_text
+from .images import folder_stamp
 from .execute import (PARENT, check_parameters, code_parts, execute, follow_parent, from_here,
                                  known_parameters, modules, partials)
 from .experiment import check_images, load_setting
@@ -101,9 +102,11 @@ def printed_inputs(job: Job) -> list[str]:
 # %% ../nbs/10_pipeline.ipynb #be82bf57
 @checked
 def decides(job: Job) -> str:
-    "Digest of what decides a job's numbers beyond its code, inputs and parameters: its settings, as declared."
+    "Digest of what decides a job's numbers beyond its code, inputs and parameters: its settings, pictures of your own."
     names = job.settings if job.setting == WHOLE else (job.setting,)
-    return digest([job.paper.setting(s, job.scale) for s in names], job.paper.methods, job.change)
+    settings = [job.paper.setting(s, job.scale) for s in names]
+    roots = {s.get("root") or json.loads(job.change or "{}").get("root") for s in settings} - {None, ""}
+    return digest(settings, job.paper.methods, job.change, *map(folder_stamp, sorted(roots)))
 
 # %% ../nbs/10_pipeline.ipynb #b4bc7ffe
 Names = str | Sequence[str] | None  # names between commas or spaces, or in a list

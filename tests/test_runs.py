@@ -610,6 +610,17 @@ def test_a_folder_of_images_has_a_place_and_a_size(checkout, size, expected):
     assert pipeline.parameters(jobs[0])["change"] == change
 
 
+def test_other_pictures_in_the_same_folder_are_another_run(checkout):
+    (checkout / "pictures").mkdir()
+    plan = lambda: [pipeline.decides(j) for j in pipeline.plan("smoke", settings="folder", change=change)]
+    change = pipeline.changed("", "pictures", "28")
+    none = plan()
+    (checkout / "pictures" / "a.png").write_bytes(b"picture")
+    one = plan()
+    (checkout / "pictures" / "lost.png").symlink_to("nowhere")
+    assert none[0] != one[0] != plan()[0] and plan() == plan()
+
+
 @pytest.mark.parametrize("name, content", [("README.md", "# Read me"), ("list.ipynb", "[1]"), ("empty.ipynb", "{}")])
 def test_a_file_that_is_no_notebook_is_named(checkout, name, content):
     (checkout / name).write_text(content)

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
 from ..checks import checked, Count
 from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed, coefficient_path, cross_validate_classes,
-                                    cross_validate_creativity, plot_calibration, plot_path)
+                                    cross_validate_creativity, enough_for_folds, plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
 from ..judgement import _need, metric_table, Names
@@ -58,7 +58,7 @@ def cross_validated(
                            "without filtered images": pool.consensus.query("creativity_filter == 0")}
     for reading, images in readings.items():
         creative = images.consensus[images.consensus != ""] == "creative"
-        if min(creative.sum(), (~creative).sum()) >= folds:
+        if enough_for_folds(int(min(creative.sum(), (~creative).sum())), folds):
             found[reading] = cross_validate_creativity(images, metrics, folds, repeats, seed)
         else: print(f"{reading}: {creative.sum()} of {len(creative)} are creative, too few for {folds} folds")
     return found
@@ -88,5 +88,5 @@ def three_classes(pool: LabelledPool, metrics: Names, folds: Folds = 10, seed: F
     "`cross_validate_classes` on the earlier study's labels but the last; None where a class has too few images."
     classes = pool.names[:-1]
     fewest = pool.consensus.consensus.value_counts().reindex(classes, fill_value=0)
-    if fewest.min() >= folds: return cross_validate_classes(pool.consensus, metrics, classes, folds, seed=seed)
+    if enough_for_folds(int(fewest.min()), folds): return cross_validate_classes(pool.consensus, metrics, classes, folds, seed=seed)
     print(f"{fewest.to_dict()}: too few for {folds} folds")
