@@ -85,7 +85,7 @@ def test_parameters_are_typed_and_explained():
 
 def test_every_experiment_notebook_is_in_the_pipeline():
     there = {(p.parent.name, p.stem) for p in NOTEBOOKS if known_parameters(p)}
-    assert there == set(EXPERIMENTS)
+    assert there - {("nbs", "your_generator")} == set(EXPERIMENTS)  # that one is for files of the reader's own
 
 
 @pytest.mark.parametrize("scale", sorted({s for name in paper_names() for s in load_paper(name).scales}))
