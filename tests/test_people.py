@@ -134,6 +134,16 @@ def test_a_verdict_goes_by_the_adjusted_p():
     assert equivalence(rows).verdict.tolist() == ["different", "not decided"]
 
 
+def test_twelve_equivalences_are_a_family_of_their_own():
+    "Each alone has p = 0.03; where the differences are a family, so are the equivalences, and none is found by chance."
+    rows = pd.DataFrame({"difference": np.zeros(12), "se": 0.05, "df": 30.0, "p": 1.0})
+    alone, family = equivalence(rows), equivalence(rows.assign(p_adjusted=1.0))
+    assert set(alone.verdict) == {"equivalent"} and set(family.verdict) == {"not decided"}
+    np.testing.assert_allclose(family.p_equivalent_adjusted, (12 * family.p_equivalent).clip(upper=1))
+    sure = equivalence(rows.assign(p_adjusted=1.0, se=[0.005] + [0.05] * 11))
+    assert sure.verdict.tolist() == ["equivalent"] + ["not decided"] * 11
+
+
 def test_answers_that_never_differ_have_no_p():
     frame = long(*study(np.random.default_rng(3)))
     apart = frame.assign(label=np.where(frame.method == "low-active", "creative", "inconclusive"))
