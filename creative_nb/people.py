@@ -53,7 +53,7 @@ def _clustered(y: np.ndarray, x: np.ndarray, item: np.ndarray, person: np.ndarra
     return float(coefficients[-1]), float(np.sqrt(variance)), float(df)
 
 # %% ../nbs/07c_people.ipynb #97a9c839
-PEOPLE, IMAGES = 3, 5  # the fewest annotators, and images of a method, for an error of either kind
+PEOPLE, IMAGES = 4, 8  # the fewest annotators, and images of a method, for an error of either kind
 
 def _tested(y: np.ndarray, x: np.ndarray, rows: pd.DataFrame, confidence: float) -> dict[str, float]:
     "Estimate, interval, error, degrees of freedom and p; NaN where no answer differs."

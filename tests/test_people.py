@@ -5,7 +5,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from creative_nb.people import (_clustered, answer_differences, answer_fractions, by_minimum, equivalence, to_long)
+from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum, equivalence,
+                                to_long)
 from people import MAIN
 
 METHODS = np.array(["low-active", "random-off"])
@@ -38,7 +39,8 @@ def p_of(chosen, method, keep=None, label=0) -> float:
 DESIGNS = {"no tastes": {}, "tastes": dict(taste=0.5), "strong tastes": dict(taste=1.0),
            "five people": dict(people=5, taste=0.5),
            "20 people, few images": dict(people=20, images=30, taste=0.5), "images of many kinds": dict(image=2.0),
-           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5)}
+           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5),
+           "the fewest images": dict(images=IMAGES, taste=0.5), "the fewest people": dict(people=PEOPLE, taste=0.5)}
 
 
 @pytest.mark.parametrize("name", DESIGNS)
