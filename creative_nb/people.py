@@ -53,7 +53,7 @@ def _clustered(y: np.ndarray, x: np.ndarray, item: np.ndarray, person: np.ndarra
     return float(coefficients[-1]), float(np.sqrt(variance)), float(df)
 
 # %% ../nbs/07c_people.ipynb #97a9c839
-PEOPLE, IMAGES = 3, 5  # the fewest annotators, and images of a method, for an error of either kind
+PEOPLE, IMAGES = 4, 8  # the fewest annotators, and images of a method, for an error of either kind
 
 def _tested(y: np.ndarray, x: np.ndarray, rows: pd.DataFrame, confidence: float) -> dict[str, float]:
     "Estimate, interval, error, degrees of freedom and p; NaN where no answer differs."
@@ -159,17 +159,19 @@ def equivalence(
     differences: pd.DataFrame,  # of `answer_differences`
     margin: InnerShare = 0.1,  # a difference of fractions that would not matter
     level: InnerShare = 0.05,
+    adjust: Adjustment = "holm",  # of `p_equivalent`, where the differences have an adjusted p as well
 ) -> pd.DataFrame:
-    """The same with `p_equivalent`, and a `verdict`: different (by `p_adjusted` where it is there), equivalent, both (but by
-    less than the margin), not decided."""
+    """The same with `p_equivalent`, `p_equivalent_adjusted`, and a `verdict`: different (by `p_adjusted` where it is there),
+    equivalent, both (but by less than the margin), not decided."""
     _need("differences", differences, ["difference", "se", "df", "p"])
     d, se = differences.difference, differences.se.clip(lower=1e-12)
     p = np.maximum(t.sf((d + margin) / se, differences.df), t.cdf((d - margin) / se, differences.df))
-    p = np.where(differences.p.isna(), np.nan, p)
-    apart, alike = differences.get("p_adjusted", differences.p) < level, p < level
+    p = pd.Series(np.where(differences.p.isna(), np.nan, p), differences.index)
+    fair = _adjusted(p, adjust) if "p_adjusted" in differences else p
+    apart, alike = differences.get("p_adjusted", differences.p) < level, fair < level
     words = np.select([apart & alike, apart, alike], ["different, by less than the margin", "different", "equivalent"],
                       "not decided")
-    return differences.assign(margin=margin, p_equivalent=p, verdict=words)
+    return differences.assign(margin=margin, p_equivalent=p, p_equivalent_adjusted=fair, verdict=words)
 
 # %% ../nbs/07c_people.ipynb #376f0162
 @checked

@@ -32,7 +32,7 @@ def power_of_images(
 ) -> float:
     "Probability that the chi-squared test of two methods rejects."
     statistic, dof, _ = _for_one_image(_both(fractions_a, fractions_b))
-    if dof == 0: return level / family
+    if dof == 0: return 0.0  # one label only: the test never rejects
     return float(ncx2.sf(chi2.isf(level / family, dof), dof, images * statistic["chi2"]))
 
 # %% ../nbs/07d_planning.ipynb #006350c8

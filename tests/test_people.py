@@ -5,7 +5,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from creative_nb.people import (_clustered, answer_differences, answer_fractions, by_minimum, equivalence, to_long)
+from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum, equivalence,
+                                to_long)
 from people import MAIN
 
 METHODS = np.array(["low-active", "random-off"])
@@ -38,7 +39,8 @@ def p_of(chosen, method, keep=None, label=0) -> float:
 DESIGNS = {"no tastes": {}, "tastes": dict(taste=0.5), "strong tastes": dict(taste=1.0),
            "five people": dict(people=5, taste=0.5),
            "20 people, few images": dict(people=20, images=30, taste=0.5), "images of many kinds": dict(image=2.0),
-           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5)}
+           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5),
+           "the fewest images": dict(images=IMAGES, taste=0.5), "the fewest people": dict(people=PEOPLE, taste=0.5)}
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -132,6 +134,16 @@ def test_a_verdict_goes_by_the_adjusted_p():
     p = {"p": [0.01, 0.01], "p_adjusted": [0.01, 0.12]}
     rows = pd.DataFrame({"difference": [0.4, 0.4], "se": 0.15, "df": 20.0, **p})
     assert equivalence(rows).verdict.tolist() == ["different", "not decided"]
+
+
+def test_twelve_equivalences_are_a_family_of_their_own():
+    "Each alone has p = 0.03; where the differences are a family, so are the equivalences, and none is found by chance."
+    rows = pd.DataFrame({"difference": np.zeros(12), "se": 0.05, "df": 30.0, "p": 1.0})
+    alone, family = equivalence(rows), equivalence(rows.assign(p_adjusted=1.0))
+    assert set(alone.verdict) == {"equivalent"} and set(family.verdict) == {"not decided"}
+    np.testing.assert_allclose(family.p_equivalent_adjusted, (12 * family.p_equivalent).clip(upper=1))
+    sure = equivalence(rows.assign(p_adjusted=1.0, se=[0.005] + [0.05] * 11))
+    assert sure.verdict.tolist() == ["equivalent"] + ["not decided"] * 11
 
 
 def test_answers_that_never_differ_have_no_p():
