@@ -8,7 +8,7 @@ __all__ = ['STRENGTHS', 'FoldSeed', 'Decades', 'MEASURES', 'Folds', 'Measure', '
            'cross_validate_classes', 'plot_calibration']
 
 # %% ../nbs/07b_creativity.ipynb #55a55caf
-import json, math
+import json, math, warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +147,9 @@ def fit(
     series = lambda values: pd.Series(values, frame.columns)
     self.mean_, self.scale_, self.coefficients_ = map(series, (scaler.mean_, scaler.scale_, model.coef_[0]))
     self.intercept_, self.strength_ = float(model.intercept_[0]), float(model.C_)
+    if self.strength_ >= STRENGTHS[-1]:
+        warnings.warn(f"C={self.strength_:g}, the weakest penalty there is, was chosen: the metrics may tell the classes "
+                      "apart without error, and the size of the coefficients means nothing", stacklevel=3)
     return self
 
 # %% ../nbs/07b_creativity.ipynb #33ce6fea

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Names', 'Axes', 'STATUSES', 'LOST', 'TESTS', 'Counts', 'SMALL', 'BASELINES', 'Adjustment', 'label_counts',
-           'label_table', 'with_lost', 'metric_table', 'compare_counts', 'compare_methods', 'label_differences',
-           'plot_differences']
+           'label_table', 'with_lost', 'metric_table', 'metric_differences', 'compare_counts', 'compare_methods',
+           'label_differences', 'plot_differences']
 
 # %% ../nbs/07_judgement.ipynb #e883d73d
 import math
@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from scipy.special import chndtrinc
-from scipy.stats import chi2, chi2_contingency, multivariate_hypergeom, power_divergence, random_table
+from scipy.stats import chi2, chi2_contingency, multivariate_hypergeom, power_divergence, random_table, ttest_ind
 from scipy.stats.contingency import association, expected_freq
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from .checks import checked, Count, InnerShare, Kind, Seed, Whole
+from .checks import checked, Count, InnerShare, Kind, Seed, Text, Whole
 from .core import rng
 
 # %% ../nbs/07_judgement.ipynb #ee10ffa6
@@ -126,6 +126,27 @@ def metric_table(
     columns = {"images": groups.size().reindex(index, fill_value=0)}
     for m in metrics: columns |= {m: groups[m].mean().reindex(index), f"{m}_sd": groups[m].std().reindex(index)}
     return pd.DataFrame(columns, index).reset_index()[["dataset", "label", *columns]]
+
+# %% ../nbs/07_judgement.ipynb #5b70ca97
+@checked
+def metric_differences(
+    judged: pd.DataFrame, label: Text, against: Text, metrics: Names, level: InnerShare = 0.95
+) -> pd.DataFrame:
+    "By metric, its mean among images of a label less that of another: `difference`, `low`, `high`, `p`, `p_holm`."
+    _need("judged", judged, ["consensus", "status", *metrics])
+    judged = _checked(judged[judged.consensus.isin([label, against])], (label, against), metrics)
+    groups = [judged[judged.consensus == name] for name in (label, against)]
+    if few := [n for n, g in zip((label, against), groups) if len(g) < 2]:
+        raise ValueError(f"judged: expected two images or more of {few[0]!r}")
+    rows = [{"label": label, "against": against, "metric": m} | _welch(*(g[m].to_numpy(float) for g in groups), level)
+            for m in metrics if not judged[m].isna().any()]
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=multipletests(table.p, method="holm")[1])
+
+def _welch(a: np.ndarray, b: np.ndarray, level: float) -> dict[str, float]:
+    test = ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval(level)
+    return {"difference": a.mean() - b.mean(), "low": low, "high": high, "p": test.pvalue}
 
 # %% ../nbs/07_judgement.ipynb #89a671c6
 TESTS = {"chi2": "pearson", "g": "log-likelihood"}  # SciPy's names of the statistics

@@ -32,6 +32,8 @@ def _mark(db: sqlite3.Connection, name: str) -> str: return _code(db, "withdrawn
 def _hash(token: str) -> str: return hashlib.sha256(token.encode()).hexdigest()
 
 # %% ../nbs/06b_who.ipynb #028cc274
+_SIMULATED = re.compile(r"simulated \d+$")
+
 BaseUrl = Annotated[str, Kind(lambda x: bool(re.fullmatch(r"https?://[^\s#?]+", x)),
                               "an address such as https://example.org/study")]
 _ISSUE = """INSERT INTO links VALUES (?, 1, '') ON CONFLICT DO UPDATE SET issue = issue + 1, used = ''"""
@@ -45,6 +47,7 @@ def issue_links(store: Store, names: Sequence[str], base_url: BaseUrl) -> dict[s
         for who in map(clean_name, names):
             if db.execute("SELECT 1 FROM withdrawn WHERE mark = ?", (_mark(db, who),)).fetchone():
                 raise ValueError(f"names: {who!r} has withdrawn: expected other names")
+            if _SIMULATED.match(who): raise ValueError(f"names: {who!r} is a simulated annotator's, expected other names")
             db.execute(_ISSUE, (who,))
             links[who] = f"{base_url.rstrip('/')}/#{_link_code(db, who)}"
     return links
@@ -103,7 +106,7 @@ def enrol(store: Store, name: str) -> str:
     "A session for somebody new. Refused if the name is no name, or taken."
     try: who = clean_name(name)
     except ValueError: raise Refused("Please choose a name of 1 to 60 characters, all of them visible.") from None
-    if re.match(r"simulated \d+$", who): raise Refused("Simulated annotators have such names. Please choose another.")
+    if _SIMULATED.match(who): raise Refused("Simulated annotators have such names. Please choose another.")
     with _connected(store.path, write=True) as db:
         _make_later(db)
         if _is_known(db, who): raise Refused(_TAKEN)

@@ -5,8 +5,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum, equivalence,
-                                to_long)
+from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum,
+                                equivalence, to_long)
 from people import MAIN
 
 METHODS = np.array(["low-active", "random-off"])

@@ -310,8 +310,8 @@ def agreement_table(pool: LabelledPool) -> pd.DataFrame:
     if first.groupby("item").annotator.nunique().max() > 1:
         table = agreement(pool.answers, pool.questionnaire).reset_index()
     own = self_consistency(pool.answers)
-    row = {"statistic": "self_consistency", "value": own.share.mean(), "items": int(own.repeats.sum()),
-           "annotators": len(own)}
+    row = {"statistic": "self_consistency", "value": own.share.mean(), "annotators": len(own),
+           "items": pool.answers[pool.answers.repeat > 0].item.nunique()}
     return pd.concat([table, pd.DataFrame([row] if len(own) else [])],
                      ignore_index=True).assign(study=pool.questionnaire)
 

@@ -14,7 +14,7 @@ from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed
                                     cross_validate_creativity, enough_for_folds, plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
-from ..judgement import _need, metric_table, Names
+from ..judgement import _need, metric_differences, metric_table, Names
 from ..novelty import METRICS
 from ..preregistration import Rules
 from ..published import printed_table
