@@ -22,6 +22,7 @@ from .core import (artifact, atomic_path, batches, code_of, digest, from_root, i
 from .data import ImageData, load_data, loader
 from .decode import CreativeDecoder
 from .generators import Interpolation
+from .images import as_float
 from .methods import METHODS, DeclaredMethod, TooFewNeurons
 from .models import load_model, network_class
 from .novelty import METRICS, Metric, Novelty, reconstruction_distance
@@ -227,7 +228,8 @@ def parts(self: Networks) -> list["Networks"]:
 def latents(self: Networks) -> torch.Tensor:
     "(N, latent): the encoder's means of the training images."
     images = self.data.train.images
-    return torch.cat([self.vae.encode(images[s]) for s in batches(len(images), 5000)])
+    step = min(5000, max(1, 2**22 // images[0].numel()))
+    return torch.cat([self.vae.encode(as_float(images[s])) for s in batches(len(images), step)])
 
 # %% ../nbs/09a_experiment.ipynb #694f9a24
 @patch
@@ -275,9 +277,10 @@ def distances(self: Networks, images: torch.Tensor, draw: bool = False) -> torch
     with torch.random.fork_rng():
         torch.manual_seed(self.setting.seed)
         for s in batches(len(images), 1000):
-            mean, logvar = self.vae.encoder(images[s])
+            x = as_float(images[s])
+            mean, logvar = self.vae.encoder(x)
             z = mean + torch.randn_like(mean) * (logvar / 2).exp() if draw else mean
-            parts.append(reconstruction_distance(images[s], self.vae.decode(z)))
+            parts.append(reconstruction_distance(x, self.vae.decode(z)))
     return torch.cat(parts)
 
 # %% ../nbs/09a_experiment.ipynb #4414b228
@@ -382,8 +385,9 @@ def row_key(self: Run, name: Text, n: Whole, *code) -> str:
 # %% ../nbs/09a_experiment.ipynb #ba910178
 @patch
 def provenance(self: Run, **more) -> dict:
-    "How a result of this run came about."
+    "How a result of this run came about, with what the data set has to say."
     s, n = self.setting, self.networks
+    if n.data.about: more["about"] = n.data.about
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=s.dataset, data_hash=n.data.content_hash,
                       seed=s.seed, device=s.device, started=self.started, vae=n.path("vae").name,
                       vae_seed=n.network("vae")[2], **more)

@@ -17,6 +17,7 @@ from torch import nn
 from .checks import checked, Count, Kind, NotNegative, PartOf, Positive, Seed, shown
 from .core import batches, code_of, digest, load_config, load_tensors, patch, progress, rng, save_tensors
 from .data import check_data, ImageData, Split
+from .images import as_float
 from .models import save_model
 
 # %% ../nbs/02_training.ipynb #93de3ffb
@@ -76,7 +77,7 @@ def train_epoch(
     losses, totals = [], {}
     for step, s in enumerate(batches(len(split), batch_size)):
         if step % 100 == 0: drop_tiny(optimizer)  # from `MOMENT_FLOOR` to denormal takes more steps than that
-        batch = model.losses(split.images[order[s]], split.labels[order[s]])
+        batch = model.losses(as_float(split.images[order[s]]), split.labels[order[s]])
         optimizer.zero_grad(set_to_none=True)
         batch["loss"].backward()
         optimizer.step()
@@ -95,7 +96,7 @@ def evaluate(model: nn.Module, split: Split, seed: Seed = 0, batch_size: Count =
     with torch.random.fork_rng():
         seeded(seed, "evaluate")
         for s in batches(len(split), batch_size):
-            _add(totals, model.losses(split.images[s], split.labels[s]), s.stop - s.start)
+            _add(totals, model.losses(as_float(split.images[s]), split.labels[s]), s.stop - s.start)
     return {k: v.item() / len(split) for k, v in totals.items()}
 
 # %% ../nbs/02_training.ipynb #6311dc99
@@ -172,7 +173,8 @@ def done(self: Trainer) -> bool:
 def _check_monitor(self: Trainer):
     "ValueError unless the network has the loss that it is chosen by, before the first epoch."
     if self.history: return
-    with torch.random.fork_rng(): losses = self.model.losses(self.data.valid.images[:2], self.data.valid.labels[:2])
+    valid = self.data.valid
+    with torch.random.fork_rng(): losses = self.model.losses(as_float(valid.images[:2]), valid.labels[:2])
     if self.model.monitor not in losses or "loss" not in losses:
         raise ValueError(f"monitor={self.model.monitor!r}: expected one of {', '.join(losses)}, and `loss` among them")
 
