@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Square', 'ConditionalGenerator', 'ProjectionDiscriminator']
 
-# %% ../nbs/01b_gan.ipynb #96b844dd
+# %% ../nbs/01b_gan.ipynb #5dda04f3
 import math
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from .core import patch
 from .generators import Classes as ClassInput, Generator
 from .models import network
 
-# %% ../nbs/01b_gan.ipynb #f62af10e
+# %% ../nbs/01b_gan.ipynb #c330ff4c
 def _is_doubled(shape) -> bool:
     "Whether a picture is a square of 4 x 4 doubled once or more."
     doublings = math.log2(shape[1] / 4)
@@ -26,26 +26,26 @@ def _is_doubled(shape) -> bool:
 
 Square = Annotated[tuple[Count, Count, Count], Kind(_is_doubled, "(channels, side, side), the side 8, 16, 32, 64 or so on")]
 
-# %% ../nbs/01b_gan.ipynb #d11e85bb
+# %% ../nbs/01b_gan.ipynb #0e57ddda
 def _widths(side: int, width: int) -> list[int]:
     "Feature maps at 4 x 4, 8 x 8 and so on: `width` at the full size, twice as many at half of it, 8 times at most."
     doublings = round(math.log2(side / 4))
     return [width * min(8, 2 ** (doublings - i)) for i in range(doublings + 1)]
 
-# %% ../nbs/01b_gan.ipynb #8653104e
+# %% ../nbs/01b_gan.ipynb #ebf853f6
 def _block(inputs: int, outputs: int, slope: float, double: bool) -> nn.Sequential:
     "Upsampling, if it doubles the side; convolution, BatchNorm, LeakyReLU."
     layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(slope)]
     return nn.Sequential(*[nn.Upsample(scale_factor=2)] * double, *layers)
 
-# %% ../nbs/01b_gan.ipynb #8e895a5e
+# %% ../nbs/01b_gan.ipynb #a8a0082b
 def _small_weights(model: nn.Module):
     "Draw the weights of all layers but BatchNorm again, from a normal with standard deviation 0.02."
     for m in model.modules():
-        if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding)): nn.init.normal_(m.weight, std=0.02)
+        if isinstance(m, (nn.Linear, nn.Conv2d)): nn.init.normal_(m.weight, std=0.02)
         if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None: nn.init.zeros_(m.bias)
 
-# %% ../nbs/01b_gan.ipynb #9557505b
+# %% ../nbs/01b_gan.ipynb #4c9212df
 @network
 @checked
 class ConditionalGenerator(nn.Module):
@@ -64,14 +64,14 @@ class ConditionalGenerator(nn.Module):
         self.out = nn.Sequential(nn.Conv2d(widths[-1], image_shape[0], 3, padding=1), nn.Sigmoid())
         _small_weights(self)
 
-# %% ../nbs/01b_gan.ipynb #09253a25
+# %% ../nbs/01b_gan.ipynb #b4055626
 def _check_classes(labels, rows: int, classes: int):
     "ValueError unless `labels` holds a class for each row."
     if (not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (rows,)
             or labels.min() < 0 or labels.max() >= classes):
         raise ValueError(f"labels={shown(labels)}: expected one class from 0 to {classes - 1}, int64, for each of {rows}")
 
-# %% ../nbs/01b_gan.ipynb #8501f74a
+# %% ../nbs/01b_gan.ipynb #6d158b88
 @patch
 @checked
 def forward(self: ConditionalGenerator, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -82,13 +82,13 @@ def forward(self: ConditionalGenerator, z: torch.Tensor, labels: torch.Tensor) -
     for i in range(1, self.depth + 1): h = self.get_submodule(f"layer{i}")(h)
     return self.out(h).float()
 
-# %% ../nbs/01b_gan.ipynb #abb65c9b
+# %% ../nbs/01b_gan.ipynb #8db558c3
 @patch
 def by_class(self: ConditionalGenerator) -> Generator:
     "The generator as the decoder takes it: classes are drawn with equal chance where they are not given."
     return Generator(self, inputs={"labels": ClassInput(self.config["classes"])}, value_range=(0, 1))
 
-# %% ../nbs/01b_gan.ipynb #a968ccb5
+# %% ../nbs/01b_gan.ipynb #71bc1f3b
 @network
 @checked
 class ProjectionDiscriminator(nn.Module):
@@ -102,15 +102,15 @@ class ProjectionDiscriminator(nn.Module):
         blocks = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(slope)] for a, b in zip(widths, widths[1:])]
         self.features = nn.Sequential(*sum(blocks, []))
         self.embed, self.out = nn.Embedding(classes, widths[-1]), nn.Linear(16 * widths[-1], 1)
-        _small_weights(self)
+        nn.init.normal_(self.embed.weight, std=0.02)  # at first it is the same for all classes
         for m in [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding))]: norm(m)
 
-# %% ../nbs/01b_gan.ipynb #75f1cbf7
+# %% ../nbs/01b_gan.ipynb #3d720e24
 @patch
 @checked
 def forward(self: ProjectionDiscriminator, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     "Scores, (B,), float32. ValueError for another shape, or a class that there is not."
-    check_tensor("images", images, self.config["image_shape"])
+    check_tensor("images", images.detach(), self.config["image_shape"])
     _check_classes(labels, len(images), self.config["classes"])
     h = self.features(2 * images - 1)
     return (self.out(h.flatten(1)).squeeze(1) + (self.embed(labels) * h.mean((2, 3))).sum(1)).float()
