@@ -16,7 +16,7 @@ from typing import Annotated, Literal, get_type_hints
 
 import pandas as pd, torch
 from torch import nn
-from .checks import Count, Kind, Seed, Size, Text, Whole, check, checked
+from .checks import Count, Kind, Positive, Seed, Size, Text, Whole, check, checked
 from .core import (artifact, atomic_path, batches, code_of, digest, from_root, is_whole, load_extensions,
                               patch, pick_device)
 from .data import ImageData, load_data, loader
@@ -46,6 +46,11 @@ class Network:
     patience: Whole = 0
     decay: Factor = 0.5  # factor of the smaller step; 1: the step stays
     early_stop: Whole = 0  # epochs without improvement; 0 trains all epochs
+    batch_size: Count = 128
+    lr: Positive = 1e-3
+    flips: bool = False  # these three: see `Schedule`
+    amp: bool = False
+    channels_last: bool = False
     seed: Seed | None = None  # of the training; None: that of the setting
     file: str = ""  # a checkpoint to use instead, from the root of the checkout
     other_data: bool = False  # use `file` although it was trained on other data than those of the setting
@@ -60,8 +65,8 @@ class Network:
     @property
     def schedule(self) -> Schedule:
         patience = self.patience or min(20, max(1, self.epochs // 10))
-        return Schedule(self.epochs, restart_after=max(1, patience // 2), decay_after=patience, decay=self.decay,
-                        early_stop=self.early_stop or None)
+        return Schedule(self.epochs, self.batch_size, self.lr, max(1, patience // 2), patience, self.decay,
+                        self.early_stop or None, self.flips, self.amp, self.channels_last)
 
 # %% ../nbs/09a_experiment.ipynb #b4aa502b
 FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device",
