@@ -7,7 +7,7 @@ __all__ = ['Loss', 'Change', 'GREY', 'CHANGES', 'LOOKED_AT', 'GANSchedule', 'dis
            'augmented', 'sheet', 'sliced_wasserstein', 'spread', 'warning_of', 'follow', 'drawn', 'standing',
            'AdversarialTrainer', 'images_of', 'class_sheet', 'training_record', 'train_gan_to_file', 'trained_gan']
 
-# %% ../nbs/02b_adversarial.ipynb #d3a06b18
+# %% ../nbs/02b_adversarial.ipynb #ad7df3b7
 import copy, json, math, time, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ from .images import as_float
 from .models import save_model
 from .training import drop_tiny, fresh, full_config
 
-# %% ../nbs/02b_adversarial.ipynb #59d02072
+# %% ../nbs/02b_adversarial.ipynb #7b524872
 Loss = Literal["logistic", "hinge"]
 Change = Literal["colour", "translation", "cutout"]
 
@@ -47,7 +47,7 @@ class GANSchedule:
     amp: bool = False  # bfloat16, where the processor has it
     channels_last: bool = True  # the layout of the pictures in memory; faster on a CPU
 
-# %% ../nbs/02b_adversarial.ipynb #e54671ca
+# %% ../nbs/02b_adversarial.ipynb #c104d6ee
 @checked
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor, loss: Loss = "logistic") -> torch.Tensor:
     "Mean loss of the scores (B,) of real and of generated pictures; 2 ln 2, or 2, when it cannot tell them apart."
@@ -59,7 +59,7 @@ def generator_loss(fake: torch.Tensor, loss: Loss = "logistic") -> torch.Tensor:
     "Mean loss of the scores (B,) of generated pictures."
     return -fake.mean() if loss == "hinge" else F.softplus(-fake).mean()
 
-# %% ../nbs/02b_adversarial.ipynb #f57d3995
+# %% ../nbs/02b_adversarial.ipynb #1ab3a3d5
 def _mirrored(i: torch.Tensor, side: int) -> torch.Tensor:
     "Places beyond an edge, mirrored at it."
     return side - 1 - (side - 1 - i.abs()).abs()
@@ -73,7 +73,7 @@ def moved(images: torch.Tensor, down: torch.Tensor, right: torch.Tensor) -> torc
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     return images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
-# %% ../nbs/02b_adversarial.ipynb #5ad34aa4
+# %% ../nbs/02b_adversarial.ipynb #30b9f535
 def _colour(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     "Another brightness, saturation and contrast for each image, from uniforms (B, 3)."
     brightness, saturation, contrast = u.view(-1, 3, 1, 1, 1).unbind(1)
@@ -81,7 +81,7 @@ def _colour(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     x = x.mean(1, keepdim=True).lerp(x, 2 * saturation)
     return x.mean((1, 2, 3), keepdim=True).lerp(x, contrast + 0.5)
 
-# %% ../nbs/02b_adversarial.ipynb #ffc6fe2b
+# %% ../nbs/02b_adversarial.ipynb #e3083d44
 def _between(low: torch.Tensor, high: torch.Tensor, side: int) -> torch.Tensor:
     "(B, side): whether a place is at `low` or above and below `high`, both (B,)."
     places = torch.arange(side, device=low.device)
@@ -92,7 +92,7 @@ def _boxes(top: torch.Tensor, left: torch.Tensor, box: tuple[int, int], images: 
     rows, columns = _between(top, top + box[0], images.shape[2]), _between(left, left + box[1], images.shape[3])
     return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
 
-# %% ../nbs/02b_adversarial.ipynb #d3410e2a
+# %% ../nbs/02b_adversarial.ipynb #4d0430ae
 GREY = 0.5
 
 def _translation(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -107,7 +107,7 @@ def _cutout(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     top, left = (u[:, 0] * x.shape[2]).long() - box[0] // 2, (u[:, 1] * x.shape[3]).long() - box[1] // 2
     return torch.where(_boxes(top, left, box, x), GREY, x)
 
-# %% ../nbs/02b_adversarial.ipynb #acc07f83
+# %% ../nbs/02b_adversarial.ipynb #c24a38c6
 CHANGES: dict[str, Callable] = {"colour": _colour, "translation": _translation, "cutout": _cutout}
 
 @checked
@@ -118,7 +118,7 @@ def augmented(images: torch.Tensor, changes: Sequence[Change], random: torch.Gen
         images = CHANGES[name](images, u.to(images.device))
     return images
 
-# %% ../nbs/02b_adversarial.ipynb #efc77c27
+# %% ../nbs/02b_adversarial.ipynb #8ae7a8e3
 @checked
 def sheet(images: torch.Tensor, columns: Count, gap: Whole = 2, zoom: Count = 1) -> np.ndarray:
     "(H, W, 3) uint8: images (N, C, H, W) in [0, 1] in rows of `columns`, on white."
@@ -128,7 +128,7 @@ def sheet(images: torch.Tensor, columns: Count, gap: Whole = 2, zoom: Count = 1)
     x = x.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2).reshape(-1, columns * (width + gap), 3)
     return np.asarray((255 * x[:x.shape[0] - gap, :x.shape[1] - gap]).round().byte()).repeat(zoom, 0).repeat(zoom, 1)
 
-# %% ../nbs/02b_adversarial.ipynb #44c519ba
+# %% ../nbs/02b_adversarial.ipynb #ace317fd
 def _random(seed: int, *purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng(seed, *purpose).integers(2**62)))
 
@@ -140,10 +140,11 @@ def _patches(images: torch.Tensor, side: int, per_image: int, random: torch.Gene
     index = torch.arange(n).repeat_interleave(per_image)[:, None, None]
     return images.cpu().permute(0, 2, 3, 1)[index, rows, columns].flatten(1)
 
-# %% ../nbs/02b_adversarial.ipynb #d67201b0
+# %% ../nbs/02b_adversarial.ipynb #2471792b
 @torch.no_grad()
 @checked
-def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: Seed = 0, directions: Count = 128, per_image: Count = 16) -> float:
+def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: Seed = 0, directions: Count = 128,
+                       per_image: Count = 16) -> float:
     "Distance of two sets of as many images (N, C, H, W), in pixel values: mean over three sizes and random directions."
     check_tensor("a", a, ndim=4)
     check_tensor("b", b, tuple(a.shape[1:]))
@@ -156,7 +157,7 @@ def sliced_wasserstein(a: torch.Tensor, b: torch.Tensor, seed: Seed = 0, directi
         found.append(((x @ along).sort(0).values - (y @ along).sort(0).values).abs().mean().item())
     return sum(found) / len(found)
 
-# %% ../nbs/02b_adversarial.ipynb #99c4ba5b
+# %% ../nbs/02b_adversarial.ipynb #0878107f
 @checked
 def spread(images: torch.Tensor) -> float:
     "Root of the mean variance of a pixel value over the images (N, ...); how much they differ from one another."
@@ -171,7 +172,7 @@ def warning_of(samples: NotNegative, training: NotNegative, discriminator: NotNe
     if discriminator < 0.1: return f"the discriminator has won: its loss is {discriminator:.3f}"
     return ""
 
-# %% ../nbs/02b_adversarial.ipynb #e9885b7b
+# %% ../nbs/02b_adversarial.ipynb #e7cd212c
 @torch.no_grad()
 @checked
 def follow(average: torch.nn.Module, model: torch.nn.Module, keep: Share):
@@ -179,17 +180,18 @@ def follow(average: torch.nn.Module, model: torch.nn.Module, keep: Share):
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
     for mine, theirs in zip(average.buffers(), model.buffers()): mine.copy_(theirs)
 
-# %% ../nbs/02b_adversarial.ipynb #37a0d3ba
+# %% ../nbs/02b_adversarial.ipynb #1461fd08
 @checked
 def drawn(n: Whole, labels: torch.Tensor, latent: Count, seed: Seed, purpose: str) -> tuple[torch.Tensor, torch.Tensor]:
     "`n` latents (n, latent) and classes (n,), the classes as often as in `labels`; both on the device of the labels."
     index = torch.from_numpy(rng(seed, "classes", purpose).integers(len(labels), size=n)).to(labels.device)
     return standard_normal(n, (latent,), seed, purpose).to(labels.device), labels[index]
 
-# %% ../nbs/02b_adversarial.ipynb #3b32c134
+# %% ../nbs/02b_adversarial.ipynb #7c2c9b51
 @torch.no_grad()
 @checked
-def standing(generator: ConditionalGenerator, labels: torch.Tensor, seed: Seed = 0, rounds: Count = 50, size: Count = 64):
+def standing(generator: ConditionalGenerator, labels: torch.Tensor, seed: Seed = 0, rounds: Count = 50,
+             size: Count = 64) -> ConditionalGenerator:
     "A copy in evaluation mode; its BatchNorm has the mean statistics over `rounds` batches, classes as in `labels`."
     generator = copy.deepcopy(generator)
     norms = [m for m in generator.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -200,13 +202,13 @@ def standing(generator: ConditionalGenerator, labels: torch.Tensor, seed: Seed =
     for m in norms: m.momentum = 0.1
     return generator.eval()
 
-# %% ../nbs/02b_adversarial.ipynb #9231a36a
+# %% ../nbs/02b_adversarial.ipynb #05dad54d
 def _has_bfloat16(device: torch.device) -> bool:
     "Whether bfloat16 is fast on a device."
     if device.type == "cuda": return torch.cuda.is_bf16_supported()
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
-# %% ../nbs/02b_adversarial.ipynb #fbee34a0
+# %% ../nbs/02b_adversarial.ipynb #ab09d761
 @checked
 class AdversarialTrainer:
     "Train a generator against a discriminator on `data` by `schedule`; with a `state` path, resume an interrupted run."
@@ -224,30 +226,34 @@ class AdversarialTrainer:
         check_data(data)
         _check_fit(generator, data)
         _check_fit(discriminator, data)
-        device, layout = data.train.images.device, torch.channels_last if schedule.channels_last else torch.contiguous_format
-        self.generator, self.discriminator = (m.to(device, memory_format=layout).train() for m in (generator, discriminator))
+        device = data.train.images.device
+        self.layout = torch.channels_last if schedule.channels_last else torch.contiguous_format
+        self.generator = generator.to(device, memory_format=self.layout).train()
+        self.discriminator = discriminator.to(device, memory_format=self.layout).train()
         self.average = copy.deepcopy(generator)
-        adam = lambda model: torch.optim.Adam(model.parameters(), schedule.lr, (schedule.beta1, 0.999), fused=True)
-        self.adams = {"generator": adam(generator), "discriminator": adam(discriminator)}
-        self.data, self.schedule, self.seed, self.layout = data, schedule, seed, layout
+        self.adams = {"generator": _adam(generator, schedule), "discriminator": _adam(discriminator, schedule)}
+        self.data, self.schedule, self.seed = data, schedule, seed
         self.state, self.save_every, self.look_every = Path(state) if state else None, save_every, look_every
         self.amp = schedule.amp and _has_bfloat16(device)
         self.step, self.seconds, self.history = 0, 0.0, []  # history: one entry per look
         self.sums = [0.0, 0.0, 0]  # losses since the last look, and how many
         if self.state and self.state.is_file(): self._load()
 
-# %% ../nbs/02b_adversarial.ipynb #beaeb625
+# %% ../nbs/02b_adversarial.ipynb #cfe60ac6
+def _adam(model: torch.nn.Module, s: GANSchedule) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), s.lr, (s.beta1, 0.999), fused=True)
+
 def _check_fit(model: torch.nn.Module, data: ImageData):
     "ValueError unless a network has the shape and the classes of the data."
     has = tuple(model.config["image_shape"]), model.config["classes"]
     if has != (data.image_shape, len(data.class_names)):
-        raise ValueError(f"{type(model).__name__}: images {has[0]} of {has[1]} classes, expected {data.image_shape} and "
-                         f"{len(data.class_names)}, as {data.name} has")
+        raise ValueError(f"{type(model).__name__}: images {has[0]} of {has[1]} classes, expected {data.image_shape} "
+                         f"and {len(data.class_names)}, as {data.name} has")
 
-# %% ../nbs/02b_adversarial.ipynb #ace8cb22
+# %% ../nbs/02b_adversarial.ipynb #66ecc5f3
 @patch
 def _real(self: AdversarialTrainer, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    "The training pictures of this step, mirrored and moved, and their classes. Each pass over the set has its own order."
+    "The training pictures of this step, mirrored and moved, and their classes; each pass has an order of its own."
     size, n = self.schedule.batch_size, len(self.data.train)
     places = range(self.step * size, (self.step + 1) * size)
     orders = {p: torch.randperm(n, generator=_random(self.seed, "order", str(p))) for p in {i // n for i in places}}
@@ -258,7 +264,7 @@ def _real(self: AdversarialTrainer, random: torch.Generator) -> tuple[torch.Tens
     by = torch.randint(-s.shift, s.shift + 1, (2, size), generator=random).to(images.device)
     return moved(images, *by), self.data.train.labels[index]
 
-# %% ../nbs/02b_adversarial.ipynb #ae75ba3e
+# %% ../nbs/02b_adversarial.ipynb #a24c40a4
 @patch
 def _scores(self: AdversarialTrainer, images, labels, random) -> torch.Tensor:
     "What the discriminator says of pictures that are changed at random."
@@ -270,7 +276,7 @@ def _update(adam: torch.optim.Optimizer, loss: torch.Tensor):
     loss.backward()
     adam.step()
 
-# %% ../nbs/02b_adversarial.ipynb #f5e3220b
+# %% ../nbs/02b_adversarial.ipynb #9e47fea2
 @patch
 @torch.enable_grad()
 def _step(self: AdversarialTrainer):
@@ -290,7 +296,7 @@ def _step(self: AdversarialTrainer):
     follow(self.average, self.generator, s.ema if self.step > s.ema_from else s.ema_early)
     self._count(against, own)
 
-# %% ../nbs/02b_adversarial.ipynb #19f8b57c
+# %% ../nbs/02b_adversarial.ipynb #2be3e6ff
 @patch
 def _count(self: AdversarialTrainer, against: torch.Tensor, own: torch.Tensor):
     "Add the losses of a step. FloatingPointError if one is not finite."
@@ -301,7 +307,7 @@ def _count(self: AdversarialTrainer, against: torch.Tensor, own: torch.Tensor):
     if self.step % 100 == 0:
         for adam in self.adams.values(): drop_tiny(adam)
 
-# %% ../nbs/02b_adversarial.ipynb #224dfc73
+# %% ../nbs/02b_adversarial.ipynb #80398ff6
 LOOKED_AT = 256  # pictures
 
 @patch
@@ -320,14 +326,14 @@ def _look(self: AdversarialTrainer):
     if row["warning"]: warnings.warn(f"step {self.step}: {row['warning']}", stacklevel=4)
     if self.state: self._show(generator)
 
-# %% ../nbs/02b_adversarial.ipynb #9ab8fca7
+# %% ../nbs/02b_adversarial.ipynb #6a83efb7
 @torch.no_grad()
 @checked
 def images_of(generator: torch.nn.Module, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     "Images of latents and classes, some at a time."
     return torch.cat([generator(z[s], labels[s]) for s in batches(len(z), 64)])
 
-# %% ../nbs/02b_adversarial.ipynb #2145e4ad
+# %% ../nbs/02b_adversarial.ipynb #892b005f
 @checked
 def class_sheet(generator: ConditionalGenerator, each: Count = 8, seed: Seed = 0) -> torch.Tensor:
     "Images of each class, `each` of them, one class after the other, from the same latents."
@@ -346,7 +352,7 @@ def _show(self: AdversarialTrainer, generator: ConditionalGenerator):
     with atomic_path(self.state.with_name(f"{stem}_samples.png")) as temporary:
         Image.fromarray(sheet(class_sheet(generator), 8, zoom=2)).save(temporary, "PNG")
 
-# %% ../nbs/02b_adversarial.ipynb #44f278a2
+# %% ../nbs/02b_adversarial.ipynb #134794bc
 @patch
 def fit(self: AdversarialTrainer) -> AdversarialTrainer:
     "Train until done; `average` is then what to keep."
@@ -365,7 +371,7 @@ def fit(self: AdversarialTrainer) -> AdversarialTrainer:
     self.average = standing(self.average, self.data.train.labels, self.seed)
     return self
 
-# %% ../nbs/02b_adversarial.ipynb #94ad185b
+# %% ../nbs/02b_adversarial.ipynb #84966d32
 @patch
 @property
 def identity(self: AdversarialTrainer) -> dict:
@@ -374,7 +380,7 @@ def identity(self: AdversarialTrainer) -> dict:
     about |= {"schedule": asdict(self.schedule), "look_every": self.look_every, "data": self.data.content_hash}
     return json.loads(json.dumps(about))
 
-# %% ../nbs/02b_adversarial.ipynb #b9229687
+# %% ../nbs/02b_adversarial.ipynb #2e9f9f25
 @patch
 def _networks(self: AdversarialTrainer) -> dict:
     return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
@@ -389,7 +395,7 @@ def _save(self: AdversarialTrainer):
     about = {"step": self.step, "seconds": self.seconds, "history": self.history, "sums": self.sums}
     save_tensors(self.state, tensors, self.identity | about)
 
-# %% ../nbs/02b_adversarial.ipynb #54743731
+# %% ../nbs/02b_adversarial.ipynb #21cec2d4
 @patch
 def _load(self: AdversarialTrainer):
     "Resume from a state. ValueError if it is that of another run."
@@ -403,7 +409,7 @@ def _load(self: AdversarialTrainer):
     for name, adam in self.adams.items(): _restore(adam, f"adam.{name}.", tensors)
     self.step, self.seconds, self.history, self.sums = (about[k] for k in ("step", "seconds", "history", "sums"))
 
-# %% ../nbs/02b_adversarial.ipynb #f23d8e63
+# %% ../nbs/02b_adversarial.ipynb #e7da37cc
 def _restore(adam: torch.optim.Optimizer, own: str, tensors: dict[str, torch.Tensor]):
     "Put the moments of an optimizer back, each in the memory layout of its parameter, which a fused step relies on."
     state, parameters = adam.state_dict(), adam.param_groups[0]["params"]
@@ -414,16 +420,17 @@ def _restore(adam: torch.optim.Optimizer, own: str, tensors: dict[str, torch.Ten
         state["state"].setdefault(int(i), {})[name] = moment
     adam.load_state_dict(state)
 
-# %% ../nbs/02b_adversarial.ipynb #9b649b50
+# %% ../nbs/02b_adversarial.ipynb #7a79f56e
 @checked
 def training_record(data: ImageData, schedule: GANSchedule, seed: Seed, generator: dict, discriminator: dict) -> dict:
     "What decides a trained generator, JSON-ready. `generator` and `discriminator` hold arguments of their classes."
     shape = {"image_shape": list(data.image_shape), "classes": len(data.class_names)}
-    about = {"model": full_config(ConditionalGenerator, shape | generator), "schedule": full_config(GANSchedule, asdict(schedule)),
+    about = {"model": full_config(ConditionalGenerator, shape | generator),
+             "schedule": full_config(GANSchedule, asdict(schedule)),
              "discriminator": full_config(ProjectionDiscriminator, shape | discriminator)}
     return about | {"seed": seed, "data_hash": data.content_hash, "kind": ConditionalGenerator.__name__}
 
-# %% ../nbs/02b_adversarial.ipynb #ddd20989
+# %% ../nbs/02b_adversarial.ipynb #3d774eb0
 @checked
 def train_gan_to_file(path: str | Path, data: ImageData, schedule: GANSchedule = GANSchedule(), seed: Seed = 0,
                       generator: dict | None = None, discriminator: dict | None = None, look_every: Count = 500):
@@ -431,14 +438,15 @@ def train_gan_to_file(path: str | Path, data: ImageData, schedule: GANSchedule =
     path, about = Path(path), training_record(data, schedule, seed, generator or {}, discriminator or {})
     state = path.with_name(path.stem + ".state.safetensors")
     if not is_whole(state): state.unlink(missing_ok=True)
-    models = fresh(ConditionalGenerator, about["model"], seed), fresh(ProjectionDiscriminator, about["discriminator"], seed)
+    kinds = {"model": ConditionalGenerator, "discriminator": ProjectionDiscriminator}
+    models = [fresh(kind, about[name], seed) for name, kind in kinds.items()]
     trainer = AdversarialTrainer(*models, data, schedule, seed, state, look_every=look_every).fit()
     about |= {"dataset": data.name, "about": data.about, "history": trainer.history, "amp": trainer.amp}
     about |= {"seconds": round(trainer.seconds, 1), "torch": torch.__version__, "device": str(data.train.images.device)}
     save_model(trainer.average, path, **{k: v for k, v in about.items() if k not in ("model", "kind")})
     state.unlink(missing_ok=True)
 
-# %% ../nbs/02b_adversarial.ipynb #9ef05310
+# %% ../nbs/02b_adversarial.ipynb #4d28a6ff
 @checked
 def trained_gan(data: ImageData, schedule: GANSchedule = GANSchedule(), seed: Seed = 0, generator: dict | None = None,
                 discriminator: dict | None = None, artifacts: str = "data/artifacts",

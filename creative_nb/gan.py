@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Square', 'DoublingConv', 'ConditionalGenerator', 'ProjectionDiscriminator']
 
-# %% ../nbs/01b_gan.ipynb #0db0155d
+# %% ../nbs/01b_gan.ipynb #1cbfe573
 import math
 from typing import Annotated
 
@@ -18,48 +18,49 @@ from .core import patch
 from .generators import Classes as ClassInput, Generator
 from .models import network
 
-# %% ../nbs/01b_gan.ipynb #02239b7e
+# %% ../nbs/01b_gan.ipynb #b2370142
 def _is_doubled(shape) -> bool:
     "Whether a picture is a square of 4 x 4 doubled once or more."
     doublings = math.log2(shape[1] / 4)
     return len(shape) == 3 and shape[1] == shape[2] and doublings >= 1 and doublings.is_integer()
 
-Square = Annotated[tuple[Count, Count, Count], Kind(_is_doubled, "(channels, side, side), the side 8, 16, 32, 64 or so on")]
+Square = Annotated[tuple[Count, Count, Count],
+                   Kind(_is_doubled, "(channels, side, side), the side 8, 16, 32, 64 or so on")]
 
-# %% ../nbs/01b_gan.ipynb #f4a430c1
+# %% ../nbs/01b_gan.ipynb #e0fcce4f
 def _widths(side: int, width: int) -> list[int]:
     "Feature maps at 4 x 4, 8 x 8 and so on: `width` at the full size, twice as many at half of it, 8 times at most."
     doublings = round(math.log2(side / 4))
     return [width * min(8, 2 ** (doublings - i)) for i in range(doublings + 1)]
 
-# %% ../nbs/01b_gan.ipynb #9d7c830e
+# %% ../nbs/01b_gan.ipynb #601d37f6
 class DoublingConv(nn.Conv2d):
     "Nearest-neighbour upsampling by 2 and a 3 x 3 convolution, as one transposed convolution: 4 products for 9."
     def __init__(self, inputs: int, outputs: int): super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        w = self.weight.flip(2, 3).transpose(0, 1)  # a doubled pixel meets two rows and two columns of the kernel at once
+        w = self.weight.flip(2, 3).transpose(0, 1)  # a pixel of the input is four of the doubled one
         sums = sum(F.pad(w, p) for p in ((0, 1, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 0)))
         return F.conv_transpose2d(x, sums.contiguous(memory_format=torch.channels_last), stride=2, padding=1)
 
-# %% ../nbs/01b_gan.ipynb #15815580
+# %% ../nbs/01b_gan.ipynb #f4adf6fd
 def _block(inputs: int, outputs: int, slope: float, double: bool) -> nn.Sequential:
     "A convolution, doubling the side or not; BatchNorm; LeakyReLU."
     conv = DoublingConv(inputs, outputs) if double else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(slope))
 
-# %% ../nbs/01b_gan.ipynb #47ce4a41
+# %% ../nbs/01b_gan.ipynb #7dac3c96
 def _small_weights(model: nn.Module):
     "Draw the weights of all layers but BatchNorm again, from a normal with standard deviation 0.02."
     for m in model.modules():
         if isinstance(m, (nn.Linear, nn.Conv2d)): nn.init.normal_(m.weight, std=0.02)
         if isinstance(m, (nn.Linear, nn.Conv2d)) and m.bias is not None: nn.init.zeros_(m.bias)
 
-# %% ../nbs/01b_gan.ipynb #9867e802
+# %% ../nbs/01b_gan.ipynb #86134c8e
 @network
 @checked
 class ConditionalGenerator(nn.Module):
-    "Latents (B, latent) and classes (B,) to images (B, C, H, W) in [0, 1]. Its layers are `layer1`, `layer2`, ..., `out`."
+    "Latents (B, latent) and classes (B,) to images (B, C, H, W) in [0, 1]. Layers: `layer1`, `layer2`, ..., `out`."
     def __init__(self, image_shape: Square = (3, 64, 64), classes: Count = 10, width: Count = 16, latent: Count = 100,
                  slope: Share = 0.2):
         super().__init__()
@@ -74,14 +75,14 @@ class ConditionalGenerator(nn.Module):
         self.out = nn.Sequential(nn.Conv2d(widths[-1], image_shape[0], 3, padding=1), nn.Sigmoid())
         _small_weights(self)
 
-# %% ../nbs/01b_gan.ipynb #7d9e66b7
+# %% ../nbs/01b_gan.ipynb #c0f8e13f
 def _check_classes(labels, rows: int, classes: int):
     "ValueError unless `labels` holds a class for each row."
     if (not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (rows,)
             or labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(f"labels={shown(labels)}: expected one class from 0 to {classes - 1}, int64, for each of {rows}")
+        raise ValueError(f"labels={shown(labels)}: expected a class from 0 to {classes - 1}, int64, for each of {rows}")
 
-# %% ../nbs/01b_gan.ipynb #75f7e0db
+# %% ../nbs/01b_gan.ipynb #19119468
 @patch
 @checked
 def forward(self: ConditionalGenerator, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -92,13 +93,13 @@ def forward(self: ConditionalGenerator, z: torch.Tensor, labels: torch.Tensor) -
     for i in range(1, self.depth + 1): h = self.get_submodule(f"layer{i}")(h)
     return self.out(h).float()
 
-# %% ../nbs/01b_gan.ipynb #444f3fae
+# %% ../nbs/01b_gan.ipynb #f362a967
 @patch
 def by_class(self: ConditionalGenerator) -> Generator:
     "The generator as the decoder takes it: classes are drawn with equal chance where they are not given."
     return Generator(self, inputs={"labels": ClassInput(self.config["classes"])}, value_range=(0, 1))
 
-# %% ../nbs/01b_gan.ipynb #cf3cfc62
+# %% ../nbs/01b_gan.ipynb #f2f868b0
 @network
 @checked
 class ProjectionDiscriminator(nn.Module):
@@ -108,14 +109,15 @@ class ProjectionDiscriminator(nn.Module):
         super().__init__()
         self.config = {"image_shape": list(image_shape), "classes": classes, "width": width, "slope": slope,
                        "spectral": spectral}
-        widths, norm = [image_shape[0], *_widths(image_shape[1], width)[:0:-1]], spectral_norm if spectral else lambda m: m
+        widths = [image_shape[0], *_widths(image_shape[1], width)[:0:-1]]
         blocks = [[nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(slope)] for a, b in zip(widths, widths[1:])]
         self.features = nn.Sequential(*sum(blocks, []))
         self.embed, self.out = nn.Embedding(classes, widths[-1]), nn.Linear(16 * widths[-1], 1)
         nn.init.normal_(self.embed.weight, std=0.02)  # at first it is the same for all classes
-        for m in [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding))]: norm(m)
+        weighted = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.Embedding))]
+        for m in weighted if spectral else (): spectral_norm(m)
 
-# %% ../nbs/01b_gan.ipynb #257ab2f3
+# %% ../nbs/01b_gan.ipynb #139017bd
 @patch
 @checked
 def forward(self: ProjectionDiscriminator, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

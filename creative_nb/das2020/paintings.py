@@ -6,14 +6,15 @@
 __all__ = ['WAYS', 'keep_generator', 'origin', 'plot_history', 'rows_figure', 'as_jpeg', 'random_features', 'nearness', 'fitted',
            'Way', 'decoded', 'half_area', 'change_numbers', 'way_rows']
 
-# %% ../../nbs/das2020/13_paintings.ipynb #02ab5089
+# %% ../../nbs/das2020/13_paintings.ipynb #d3c3fbb5
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from torch import nn
-from ..adversarial import class_sheet, drawn, GANSchedule, images_of, sheet, sliced_wasserstein, spread, trained_gan
+from ..adversarial import (class_sheet, drawn, GANSchedule, images_of, sheet, sliced_wasserstein, spread,
+                                     trained_gan)
 from ..checks import checked, Positive, Seed
 from ..core import atomic_path, batches, standard_normal
 from ..decode import CreativeDecoder
@@ -22,13 +23,13 @@ from ..experiment import Run, set_style
 from ..generators import Generator
 from ..images import as_float
 from ..layers import suggest_layers
-from ..methods import LowActive, Method, TooFewNeurons
+from ..methods import LowActive, Method, Regular, TooFewNeurons
 from ..models import load_model
 from ..neighbours import NearestNeighbours
 from ..runs import provenance, record, save_figure, save_table
 from ..training import seeded
 
-# %% ../../nbs/das2020/13_paintings.ipynb #8550d1e6
+# %% ../../nbs/das2020/13_paintings.ipynb #8737b4bb
 def keep_generator(run: Run, path: Path):
     "Put the trained generator among the checkpoints of the run."
     kept = run.out / "checkpoints" / f"{run.dataset}_gan.safetensors"
@@ -42,7 +43,7 @@ def origin(run: Run, generator: nn.Module, **more) -> dict:
                       about=data.about, seed=s.seed, device=s.device, started=run.started,
                       gan=generator.about["schedule"], **more)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #31407e13
+# %% ../../nbs/das2020/13_paintings.ipynb #74fea424
 @checked
 def plot_history(history: pd.DataFrame, real: Positive):
     "Losses, distance and spread against the steps; `real` is the spread of the training images."
@@ -50,20 +51,22 @@ def plot_history(history: pd.DataFrame, real: Positive):
     for name, label in (("discriminator", "discriminator"), ("generator", "generator")):
         axes[0].plot(history.step, history[name], marker="o", ms=3, label=label)
     axes[0].axhline(1.3863, color="0.5", ls="--", lw=1)
-    axes[0].legend()
+    axes[0].legend(loc="lower right")
     for ax, name in zip(axes[1:], ("distance", "spread")): ax.plot(history.step, history[name], marker="o", ms=3)
     axes[2].axhline(real, color="0.5", ls="--", lw=1, label="training images")
     axes[2].legend(loc="lower right")
-    labels = ("loss", "sliced Wasserstein distance, pixel value", "spread, pixel value")
-    for ax, label in zip(axes, labels): ax.set(xlabel="step", ylabel=label, ylim=(0, None))
+    labels = ("loss", "patch distance, pixel value", "spread, pixel value")
+    for ax, label in zip(axes, labels): ax.set(xlabel="step", ylabel=label, xlim=(0, None), ylim=(0, None))
     return fig
 
-# %% ../../nbs/das2020/13_paintings.ipynb #847b577c
+# %% ../../nbs/das2020/13_paintings.ipynb #45cfec17
 @checked
 def rows_figure(rows: dict[str, torch.Tensor], zoom: Positive = 1.5):
     "A figure with a row of images (N, C, H, W) under each name."
-    columns, side = len(next(iter(rows.values()))), next(iter(rows.values())).shape[2] + 2
-    fig, ax = plt.subplots(figsize=((columns * side * zoom + 130) / 110, len(rows) * side * zoom / 110), layout="constrained")
+    first = next(iter(rows.values()))
+    columns, side = len(first), first.shape[2] + 2
+    size = ((columns * side * zoom + 130) / 110, len(rows) * side * zoom / 110)
+    fig, ax = plt.subplots(figsize=size, layout="constrained")
     ax.imshow(sheet(torch.cat(list(rows.values())), columns))
     ax.set_yticks([side * (i + 0.5) - 1.5 for i in range(len(rows))], list(rows), fontsize=8)
     ax.set_xticks([])
@@ -79,7 +82,7 @@ def as_jpeg(fig):
     plt.close(fig)
     return Image(picture.getvalue(), format="jpeg")
 
-# %% ../../nbs/das2020/13_paintings.ipynb #665d76fe
+# %% ../../nbs/das2020/13_paintings.ipynb #e02ed85d
 @torch.no_grad()
 @checked
 def random_features(images: torch.Tensor) -> torch.Tensor:
@@ -97,7 +100,7 @@ def random_features(images: torch.Tensor) -> torch.Tensor:
         parts.append(torch.cat(means, 1))
     return torch.cat(parts)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #334066c0
+# %% ../../nbs/das2020/13_paintings.ipynb #427c6424
 @checked
 def nearness(run: Run, sets: dict[str, torch.Tensor]) -> pd.DataFrame:
     "For each set of images its distances from the training images, and its spread."
@@ -106,18 +109,19 @@ def nearness(run: Run, sets: dict[str, torch.Tensor]) -> pd.DataFrame:
     real = as_float(train[:n])
     for name, images in sets.items():
         images = as_float(images[:n])
-        rows.append({"dataset": run.dataset, "images": name, "fid_random_features": fid(random_features(images), features),
+        rows.append({"dataset": run.dataset, "images": name,
+                     "fid_random_features": fid(random_features(images), features),
                      "patch_distance": sliced_wasserstein(images, real), "spread": spread(images), "samples": n})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #049fa186
+# %% ../../nbs/das2020/13_paintings.ipynb #5e64df70
 @checked
 def fitted(generator: Generator, layer: str, latents: torch.Tensor, inputs: dict | None = None) -> dict:
     "Decoders that change units, and whole maps, of a layer."
     make = lambda neurons: CreativeDecoder(generator, layer, neurons=neurons, batch_size=100)
     return {neurons: make(neurons).fit(latents, inputs=inputs) for neurons in ("unit", "channel")}
 
-# %% ../../nbs/das2020/13_paintings.ipynb #49babe21
+# %% ../../nbs/das2020/13_paintings.ipynb #d6ed7310
 @dataclass(frozen=True)
 class Way:
     "What is changed: units or whole maps, and by which method."
@@ -134,7 +138,7 @@ WAYS = {
     "3 maps, 1 x max": Way("channel", LowActive(3, scale=1.0)),
 }
 
-# %% ../../nbs/das2020/13_paintings.ipynb #57f1f709
+# %% ../../nbs/das2020/13_paintings.ipynb #11a9d2bb
 @checked
 def decoded(decoders: dict, way: Way, z: torch.Tensor, inputs: dict | None = None, seed: Seed = 0) -> torch.Tensor:
     "Images of latents, decoded in one way; with all the neurons there are where there are fewer than it takes."
@@ -144,10 +148,10 @@ def decoded(decoders: dict, way: Way, z: torch.Tensor, inputs: dict | None = Non
         if e.pool == 0: raise
         return decode(replace(way.method, n=e.pool))
 
-# %% ../../nbs/das2020/13_paintings.ipynb #c3070b34
+# %% ../../nbs/das2020/13_paintings.ipynb #54b13c31
 @checked
 def half_area(change: torch.Tensor) -> torch.Tensor:
-    "(N,): the smallest share of the pixels that holds half of the squared change of images (N, C, H, W); NaN without one."
+    "(N,): the smallest share of the pixels that holds half of the squared change (N, C, H, W); NaN if there is none."
     parts = change.square().sum(1).flatten(1).sort(1, descending=True).values.double()
     total = parts.sum(1, keepdim=True)
     needed = (parts.cumsum(1) < total / 2).sum(1) + 1.0
@@ -161,16 +165,18 @@ def change_numbers(regular: torch.Tensor, images: torch.Tensor) -> dict[str, flo
             "moved_pixels": (change.abs().amax(1) > 0.05).double().mean().item(),
             "half_of_change": half_area(change).nanmean().item()}
 
-# %% ../../nbs/das2020/13_paintings.ipynb #53fa0abb
+# %% ../../nbs/das2020/13_paintings.ipynb #cf2ddc6b
 @checked
 def way_rows(run: Run, decoders: dict, regular: torch.Tensor, z: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     "One row for regular decoding and one for each way: change, novelty and spread."
     train, rows = run.networks.data.train.images, []
     near, features = NearestNeighbours(train), random_features(train)
     for name in ("regular", *WAYS):
-        images = regular if name == "regular" else decoded(decoders, WAYS[name], z, {"labels": labels}, run.setting.seed)
-        n = 0.0 if name == "regular" else decoders[WAYS[name].neurons].changed_.double().mean().item()
+        way = WAYS.get(name, Way("unit", Regular()))
+        images = decoded(decoders, way, z, {"labels": labels}, run.setting.seed)
+        n = decoders[way.neurons].changed_.double().mean().item()
         novelty = {f"input_{k}": v.double().mean().item() for k, v in near.scores(images).items() if k.endswith("ns")}
-        rows.append({"dataset": run.dataset, "way": name, "neurons_changed": n, **change_numbers(regular, images), **novelty,
-                     "spread": spread(images), "fid_random_features": fid(random_features(images), features)})
+        rows.append({"dataset": run.dataset, "way": name, "neurons_changed": n, **change_numbers(regular, images),
+                     **novelty, "spread": spread(images),
+                     "fid_random_features": fid(random_features(images), features)})
     return pd.DataFrame(rows)
