@@ -6,7 +6,7 @@
 __all__ = ['PACKAGES', 'SHELF_WAYS', 'Package', 'wheel', 'weights_in', 'DCGAN', 'stand_in', 'OnTheShelf', 'from_shelf',
            'layer_rows', 'pictures', 'shelf_rows']
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #a5f42366
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #1cc879b4
 import hashlib, io, subprocess, sys, time, zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..paper import shelf
 from ..runs import provenance, save_figure, save_table
 from ..training import seeded
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #2f28f109
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #76932af3
 @dataclass(frozen=True)
 class Package:
     "A wheel on PyPI with the weights of a DCGAN."
@@ -50,7 +50,7 @@ PACKAGES = {
         "gan_face_generate/weights.tar", "main.8", key="netG_state_dict"),
 }
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #5d026b03
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #ca67a0e2
 @checked
 def wheel(package: Package, folder: str | Path) -> Path | None:
     "The wheel of a package, downloaded if it is not there; None without a network. ValueError if it is another file."
@@ -65,7 +65,7 @@ def wheel(package: Package, folder: str | Path) -> Path | None:
         raise ValueError(f"{path}: another file than the one this was written for, expected SHA-256 {package.sha256}")
     return path
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #305f3297
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #28a3743c
 @checked
 def weights_in(path: Path, package: Package) -> dict:
     "The named tensors in a wheel."
@@ -73,7 +73,7 @@ def weights_in(path: Path, package: Package) -> dict:
     found = torch.load(content, weights_only=True, map_location="cpu")
     return found[package.key] if package.key else found
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #9f3c873c
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #d8893504
 def _module(i: int, weights: dict, last: int) -> nn.Module:
     "The module at a place of the row."
     w, before = (weights.get(f"main.{j}.weight") for j in (i, i - 1))
@@ -95,7 +95,7 @@ class DCGAN(nn.Module):
         if self.classes: z = torch.cat([z, F.one_hot(labels, self.classes).to(z)], 1)
         return self.main(z[:, :, None, None])
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #c0161e71
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #0fb13406
 @checked
 def stand_in(widths: tuple[Count, ...] = (32, 32, 16, 8), latent: Count = 16, seed: Seed = 0) -> dict:
     "Random weights of a DCGAN of the same layout, for where there is no network to fetch one by."
@@ -109,7 +109,7 @@ def stand_in(widths: tuple[Count, ...] = (32, 32, 16, 8), latent: Count = 16, se
                     "running_var": torch.ones(b), "num_batches_tracked": torch.tensor(0)}
             weights |= {f"main.{3 * i + 1}.{name}": v for name, v in norm.items()}
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #8a3d40ee
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #0c28fc3f
 @dataclass
 class OnTheShelf:
     "A generator with the layer to decode in, and the size of its latent."
@@ -136,7 +136,7 @@ def from_shelf(name: Text, folder: str | Path) -> OnTheShelf | None:
     return OnTheShelf(Generator(model, inputs=inputs, value_range=(-1, 1)), package.layer,
                       len(weights["main.0.weight"]) - len(classes), classes)
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #3572e40c
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #1443b31a
 @checked
 def layer_rows(name: Text, found: OnTheShelf, latents: Count, seed: Seed) -> pd.DataFrame:
     "The ReLU layers of a generator."
@@ -145,7 +145,7 @@ def layer_rows(name: Text, found: OnTheShelf, latents: Count, seed: Seed) -> pd.
     table = table[table.kind == "ReLU"].assign(generator=name, third=lambda t: t.layer == found.layer)
     return table[["generator", "layer", "neurons", "dead", "low_active", "sometimes", "always_on", "third"]]
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #9340093d
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #4b45eb34
 SHELF_WAYS = WAYS | {"5 maps, 1 x max": Way("channel", LowActive(5, scale=1.0))}
 
 @checked
@@ -155,7 +155,7 @@ def pictures(found: OnTheShelf, decoders: dict, z: torch.Tensor, seed: Seed = 0)
     made = {name: decoded(decoders, way, z, found.inputs(len(z)), seed) for name, way in ways.items()}
     return {name: found.generator.to_unit(images) for name, images in made.items()}
 
-# %% ../../nbs/das2020/14_off_the_shelf.ipynb #11af84e1
+# %% ../../nbs/das2020/14_off_the_shelf.ipynb #1935aa97
 @checked
 def shelf_rows(name: Text, found: OnTheShelf, decoders: dict, samples: Count, seed: Seed = 0) -> pd.DataFrame:
     "One row for regular decoding and one for each way."
