@@ -46,7 +46,7 @@ def test_where_a_picture_changes():
     images = regular.clone()
     images[0, :, :2, :5] = 0.5
     images[1] += 0.01
-    assert half_area(images - regular).tolist() == [0.05, 0.5]
+    assert half_area(images - regular).tolist() == pytest.approx([0.05, 0.5])
     found = change_numbers(regular, images)
     assert found["moved_pixels"] == pytest.approx(0.05) and found["change"] == pytest.approx((30**0.5 / 2 + 0.01 * 300**0.5) / 2)
 
