@@ -6,7 +6,7 @@
 __all__ = ['WAYS', 'keep_generator', 'origin', 'plot_history', 'rows_figure', 'as_jpeg', 'random_features', 'nearness', 'fitted',
            'Way', 'decoded', 'half_area', 'change_numbers', 'way_rows']
 
-# %% ../../nbs/das2020/13_paintings.ipynb #09d3716c
+# %% ../../nbs/das2020/13_paintings.ipynb #7b38b4ec
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..neighbours import NearestNeighbours
 from ..runs import provenance, record, save_figure, save_table
 from ..training import seeded
 
-# %% ../../nbs/das2020/13_paintings.ipynb #c4861e1a
+# %% ../../nbs/das2020/13_paintings.ipynb #520a7ce1
 def keep_generator(run: Run, path: Path):
     "Put the trained generator among the checkpoints of the run."
     kept = run.out / "checkpoints" / f"{run.dataset}_gan.safetensors"
@@ -43,7 +43,7 @@ def origin(run: Run, generator: nn.Module, **more) -> dict:
                       about=data.about, seed=s.seed, device=s.device, started=run.started,
                       gan=generator.about["schedule"], **more)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #abe57c79
+# %% ../../nbs/das2020/13_paintings.ipynb #edceaffa
 @checked
 def plot_history(history: pd.DataFrame, real: Positive):
     "Losses, distance and spread against the steps; `real` is the spread of the training images."
@@ -59,7 +59,7 @@ def plot_history(history: pd.DataFrame, real: Positive):
     for ax, label in zip(axes, labels): ax.set(xlabel="step", ylabel=label, xlim=(0, None), ylim=(0, None))
     return fig
 
-# %% ../../nbs/das2020/13_paintings.ipynb #ba23a373
+# %% ../../nbs/das2020/13_paintings.ipynb #590b604f
 @checked
 def rows_figure(rows: dict[str, torch.Tensor], zoom: Positive = 1.5):
     "A figure with a row of images (N, C, H, W) under each name."
@@ -82,7 +82,7 @@ def as_jpeg(fig):
     plt.close(fig)
     return Image(picture.getvalue(), format="jpeg")
 
-# %% ../../nbs/das2020/13_paintings.ipynb #b28d65f0
+# %% ../../nbs/das2020/13_paintings.ipynb #6861a200
 @torch.no_grad()
 @checked
 def random_features(images: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def random_features(images: torch.Tensor) -> torch.Tensor:
         parts.append(torch.cat(means, 1))
     return torch.cat(parts)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #f41551e8
+# %% ../../nbs/das2020/13_paintings.ipynb #97427579
 @checked
 def nearness(run: Run, sets: dict[str, torch.Tensor]) -> pd.DataFrame:
     "For each set of images its distances from the training images, and its spread."
@@ -114,14 +114,14 @@ def nearness(run: Run, sets: dict[str, torch.Tensor]) -> pd.DataFrame:
                      "patch_distance": sliced_wasserstein(images, real), "spread": spread(images), "samples": n})
     return pd.DataFrame(rows)
 
-# %% ../../nbs/das2020/13_paintings.ipynb #53ed0d25
+# %% ../../nbs/das2020/13_paintings.ipynb #7f7faf41
 @checked
 def fitted(generator: Generator, layer: str, latents: torch.Tensor, inputs: dict | None = None) -> dict:
     "Decoders that change units, and whole maps, of a layer."
     make = lambda neurons: CreativeDecoder(generator, layer, neurons=neurons, batch_size=100)
     return {neurons: make(neurons).fit(latents, inputs=inputs) for neurons in ("unit", "channel")}
 
-# %% ../../nbs/das2020/13_paintings.ipynb #259a37ce
+# %% ../../nbs/das2020/13_paintings.ipynb #cf452dd2
 @dataclass(frozen=True)
 class Way:
     "What is changed: units or whole maps, and by which method."
@@ -138,7 +138,7 @@ WAYS = {
     "3 maps, 1 x max": Way("channel", LowActive(3, scale=1.0)),
 }
 
-# %% ../../nbs/das2020/13_paintings.ipynb #c05dcfda
+# %% ../../nbs/das2020/13_paintings.ipynb #382bac61
 @checked
 def decoded(decoders: dict, way: Way, z: torch.Tensor, inputs: dict | None = None, seed: Seed = 0) -> torch.Tensor:
     "Images of latents, decoded in one way; with all the neurons there are where there are fewer than it takes."
@@ -148,7 +148,7 @@ def decoded(decoders: dict, way: Way, z: torch.Tensor, inputs: dict | None = Non
         if e.pool == 0: raise
         return decode(replace(way.method, n=e.pool))
 
-# %% ../../nbs/das2020/13_paintings.ipynb #0a38f0a8
+# %% ../../nbs/das2020/13_paintings.ipynb #db66dcb1
 @checked
 def half_area(change: torch.Tensor) -> torch.Tensor:
     "(N,): the smallest share of the pixels that holds half of the squared change (N, C, H, W); NaN if there is none."
@@ -165,7 +165,7 @@ def change_numbers(regular: torch.Tensor, images: torch.Tensor) -> dict[str, flo
             "moved_pixels": (change.abs().amax(1) > 0.05).double().mean().item(),
             "half_of_change": half_area(change).nanmean().item()}
 
-# %% ../../nbs/das2020/13_paintings.ipynb #8b01075e
+# %% ../../nbs/das2020/13_paintings.ipynb #a0b3481f
 @checked
 def way_rows(run: Run, decoders: dict, regular: torch.Tensor, z: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     "One row for regular decoding and one for each way: change, novelty and spread."
