@@ -16,12 +16,13 @@ from typing import Annotated, Literal, get_type_hints
 
 import pandas as pd, torch
 from torch import nn
-from .checks import Count, Kind, Seed, Size, Text, Whole, check, checked
+from .checks import Count, Kind, Positive, Seed, Size, Text, Whole, check, checked
 from .core import (artifact, atomic_path, batches, code_of, digest, from_root, is_whole, load_extensions,
                               patch, pick_device)
 from .data import ImageData, load_data, loader
 from .decode import CreativeDecoder
 from .generators import Interpolation
+from .images import as_float
 from .methods import METHODS, DeclaredMethod, TooFewNeurons
 from .models import load_model, network_class
 from .novelty import METRICS, Metric, Novelty, reconstruction_distance
@@ -45,6 +46,11 @@ class Network:
     patience: Whole = 0
     decay: Factor = 0.5  # factor of the smaller step; 1: the step stays
     early_stop: Whole = 0  # epochs without improvement; 0 trains all epochs
+    batch_size: Count = 128
+    lr: Positive = 1e-3
+    flips: bool = False  # these three: see `Schedule`
+    amp: bool = False
+    channels_last: bool = False
     seed: Seed | None = None  # of the training; None: that of the setting
     file: str = ""  # a checkpoint to use instead, from the root of the checkout
     other_data: bool = False  # use `file` although it was trained on other data than those of the setting
@@ -59,8 +65,8 @@ class Network:
     @property
     def schedule(self) -> Schedule:
         patience = self.patience or min(20, max(1, self.epochs // 10))
-        return Schedule(self.epochs, restart_after=max(1, patience // 2), decay_after=patience, decay=self.decay,
-                        early_stop=self.early_stop or None)
+        return Schedule(self.epochs, self.batch_size, self.lr, max(1, patience // 2), patience, self.decay,
+                        self.early_stop or None, self.flips, self.amp, self.channels_last)
 
 # %% ../nbs/09a_experiment.ipynb #b4aa502b
 FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device",
@@ -227,7 +233,8 @@ def parts(self: Networks) -> list["Networks"]:
 def latents(self: Networks) -> torch.Tensor:
     "(N, latent): the encoder's means of the training images."
     images = self.data.train.images
-    return torch.cat([self.vae.encode(images[s]) for s in batches(len(images), 5000)])
+    step = min(5000, max(1, 2**22 // images[0].numel()))
+    return torch.cat([self.vae.encode(as_float(images[s])) for s in batches(len(images), step)])
 
 # %% ../nbs/09a_experiment.ipynb #694f9a24
 @patch
@@ -275,9 +282,10 @@ def distances(self: Networks, images: torch.Tensor, draw: bool = False) -> torch
     with torch.random.fork_rng():
         torch.manual_seed(self.setting.seed)
         for s in batches(len(images), 1000):
-            mean, logvar = self.vae.encoder(images[s])
+            x = as_float(images[s])
+            mean, logvar = self.vae.encoder(x)
             z = mean + torch.randn_like(mean) * (logvar / 2).exp() if draw else mean
-            parts.append(reconstruction_distance(images[s], self.vae.decode(z)))
+            parts.append(reconstruction_distance(x, self.vae.decode(z)))
     return torch.cat(parts)
 
 # %% ../nbs/09a_experiment.ipynb #4414b228
@@ -382,8 +390,9 @@ def row_key(self: Run, name: Text, n: Whole, *code) -> str:
 # %% ../nbs/09a_experiment.ipynb #ba910178
 @patch
 def provenance(self: Run, **more) -> dict:
-    "How a result of this run came about."
+    "How a result of this run came about, with what the data set has to say."
     s, n = self.setting, self.networks
+    if n.data.about: more["about"] = n.data.about
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=s.dataset, data_hash=n.data.content_hash,
                       seed=s.seed, device=s.device, started=self.started, vae=n.path("vae").name,
                       vae_seed=n.network("vae")[2], **more)
