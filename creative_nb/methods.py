@@ -18,8 +18,9 @@ import torch
 from .checks import checked, Count, Kind, NotNegative, PartOf, Percent, Positive, Text, Whole
 from .core import patch
 from .generators import Interpolation, Prior
-from .neurons import ClusterSeed, low_active, neuron_clusters, NeuronStats, non_specific, on_values, Percentiles, Statistic
-from .select import ClusterLayer, Layer, Picked, RelatedLayer, WholeLayer
+from .neurons import (ClusterSeed, low_active, neuron_clusters, NeuronStats, non_specific, off_values, on_values,
+                                 Percentiles, Statistic)
+from .select import Base, ClusterLayer, HowMany, Layer, Picked, RelatedLayer, WholeLayer
 
 # %% ../nbs/04b_methods.ipynb #2d931a89
 @checked
@@ -62,16 +63,19 @@ class Regular(Method):
 @checked
 @dataclass(frozen=True)
 class NeuronMethod(Method):
-    "Change `n` neurons of each sample, or when `fraction` is given that fraction of its candidates."
+    "Change `n` neurons of each sample, or when `fraction` is given that fraction `of` a base."
     n: Count = 5
     fraction: PartOf | None = None
+    of: Base = "candidates"  # or active: the neurons that are on in the sample; or layer: all of them
 
     @checked
-    def at_most(self, pool: Whole) -> int:
-        "The most neurons that any sample can have changed, of a `pool`; TooFewNeurons if the pool is smaller than n."
-        n = self.n if self.fraction is None else max(1, int(self.fraction * pool))
-        if n > pool: raise TooFewNeurons(type(self).__name__, n, pool)
-        return n
+    def how_many(self, pool: Whole, width: Whole) -> HowMany:
+        "With the most neurons of a `pool` that any sample can have changed, in a layer of `width`. TooFewNeurons."
+        base = pool if self.of == "candidates" else width
+        n = self.n if self.fraction is None else max(1, int(self.fraction * base))
+        if self.of == "active" and self.fraction is not None: n = min(n, pool)
+        if n > pool or not pool: raise TooFewNeurons(type(self).__name__, n, pool)
+        return HowMany(n, self.fraction, self.of)
 
 # %% ../nbs/04b_methods.ipynb #436ac6a8
 @patch
@@ -84,7 +88,7 @@ def members(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
 def layer(self: NeuronMethod, stats: NeuronStats) -> Layer:
     "Those neurons, with what can be worked out once."
     members = self.members(stats)
-    return WholeLayer(stats, members, self.at_most(int(members.sum())), self.fraction)
+    return WholeLayer(stats, members, self.how_many(int(members.sum()), stats.width))
 
 # %% ../nbs/04b_methods.ipynb #f71d2911
 @patch
@@ -117,8 +121,8 @@ def choose(self: NeuronMethod, layer: Layer, u: torch.Tensor) -> Picked:
 # %% ../nbs/04b_methods.ipynb #f2d934ad
 @patch
 def values(self: NeuronMethod, stats: NeuronStats) -> torch.Tensor:
-    "(P,): what a chosen neuron is set to; 0 unless the method says otherwise."
-    return torch.zeros_like(stats.max)
+    "(P,): what a chosen neuron is set to; its off-value unless the method says otherwise."
+    return off_values(stats)
 
 # %% ../nbs/04b_methods.ipynb #c4757c26
 @checked
@@ -142,7 +146,7 @@ class LowActive(TurnOn):
 
     def layer(self, stats):
         members = self.members(stats)
-        return Layer(stats, members, self.at_most(int(members.sum())), self.fraction, self.correlated)
+        return Layer(stats, members, self.how_many(int(members.sum()), stats.width), self.correlated)
 
     def draws(self, layer): return 1 if self.correlated else layer.n
 
@@ -166,7 +170,8 @@ class Correlation(TurnOn):
     kappa: PartOf = 0.1
     turn_off: bool = False
 
-    def layer(self, stats): return RelatedLayer(stats, stats.alive, self.at_most(int(stats.alive.sum())), self.fraction)
+    def layer(self, stats):
+        return RelatedLayer(stats, stats.alive, self.how_many(int(stats.alive.sum()), stats.width))
 
     def draws(self, layer): return 1
 
@@ -178,7 +183,7 @@ class Correlation(TurnOn):
         turned_on = super().change(layer, u, values)
         if not self.turn_off: return turned_on
         index, chosen = layer.on.nearest(layer.most_active, turned_on.chosen.sum(1))
-        pairs = ((turned_on.index, index), (turned_on.value, torch.zeros_like(turned_on.value)),
+        pairs = ((turned_on.index, index), (turned_on.value, layer.off_values[index]),
                  (turned_on.chosen, chosen))
         return Change(*(torch.cat(p, 1) for p in pairs))
 
@@ -197,7 +202,7 @@ class Cluster(TurnOn):
 
     def layer(self, stats):
         clusters = neuron_clusters(stats, self.total, self.cluster_seed)
-        return ClusterLayer(stats, clusters, self.total, self.at_most(int(stats.alive.sum())), self.fraction)
+        return ClusterLayer(stats, clusters, self.total, self.how_many(int(stats.alive.sum()), stats.width))
 
     def draws(self, layer): return self.total + layer.n
 
@@ -217,13 +222,17 @@ class Noisy(NeuronMethod):
     """Add Gaussian noise of standard deviation `scale`, in units of activation, to random neurons (das2020, section
     4, baseline 2)."""
     scale: NotNegative = 1.0
+    clip: bool = False  # at the lowest value of the layer in training
 
     def draws(self, layer): return 2 * layer.n
+
+    def values(self, stats): return off_values(stats).min().expand(stats.width)
 
     def change(self, layer, u, values):
         index, chosen = layer.all.random(u[:, layer.n:])
         noise = torch.special.ndtri(u[:, :layer.n].clamp(1e-7, 1 - 1e-7))
-        return Change(index, layer.d.gather(1, index) + self.scale * noise, chosen)
+        value = layer.d.gather(1, index) + self.scale * noise
+        return Change(index, torch.maximum(value, values[index].to(value.dtype)) if self.clip else value, chosen)
 
 # %% ../nbs/04b_methods.ipynb #b9e5a3cd
 @checked

@@ -670,3 +670,110 @@ def test_one_latent_alone_is_decoded_as_in_a_batch(decoder, method):
             alone, changed = decoder.decode(z[:1], method, seed), int(decoder.changed_)
             torch.testing.assert_close(decoder.decode(z, method, seed)[:1], alone)
             assert int(decoder.changed_[0]) == changed
+
+
+@pytest.mark.parametrize("of", ["candidates", "active", "layer"])
+@pytest.mark.parametrize("method", [LowActive, RandomOff, Correlation, Cluster, TurnOff], ids=lambda m: m.__name__)
+def test_a_fraction_of_each_base(decoder, method, of):
+    z = standard_normal(60, (LATENT,), seed=4)
+    before = activations(decoder, z)
+    on = (before > 1e-7).sum(1)
+    with warnings.catch_warnings(action="ignore"): decoder.decode(z, method(fraction=0.1, of=of), seed=2)
+    alone = method(fraction=0.1).members(decoder.stats_)
+    candidates = ((before > 1e-7 if method in (TurnOff, Correlation) else before <= 1e-7) & alone).sum(1)
+    base = {"candidates": candidates, "active": on, "layer": torch.full_like(on, WIDTH)}[of]
+    wanted = torch.minimum((base.double() * 0.1).long(), candidates if method is not Correlation else WIDTH - on)
+    if method is Cluster:  # its candidates are the off members of one cluster
+        assert (decoder.changed_ <= wanted).all() and (of == "candidates" or decoder.changed_.any())
+    else: assert torch.equal(decoder.changed_, wanted)
+
+
+def test_a_base_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="of='on': expected one of 'candidates', 'active', 'layer'"): LowActive(of="on")
+
+
+def test_clipped_noise_leaves_no_neuron_below_what_training_saw(decoder):
+    z = standard_normal(50, (LATENT,), seed=4)
+    free, clipped = (activations(decoder, z, Noisy(n=20, clip=clip)) for clip in (False, True))
+    assert free.min() < 0 and torch.equal(clipped, free.clamp_min(0))
+
+
+def test_turning_off_below_a_leaky_relu_takes_the_lowest_value():
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(5, 30), nn.LeakyReLU(0.2), nn.Linear(30, 4))
+    decoder = CreativeDecoder(generator, "1").fit(standard_normal(2000, (5,), seed=0))
+    z = standard_normal(9, (5,), seed=1)
+    before, after = activations(decoder, z), activations(decoder, z, TurnOff(n=2))
+    changed = before != after
+    lowest = decoder.stats_.quantiles[0].expand(9, -1)
+    assert (before[changed] > 0).all() and torch.equal(after[changed], lowest[changed])
+    assert (after[changed] < 0).all() and (changed.sum(1) == 2).all()
+
+
+class WideGenerator(nn.Module):
+    "A map of more units than R can have, many of them seldom on, in groups that go together."
+    def __init__(self, groups=50, each=200):
+        super().__init__()
+        self.weight = nn.Parameter(standard_normal(6, (groups,), seed=0).repeat_interleave(each, 1))
+        apart = 1e-3 * torch.arange(groups * each) % 1
+        self.bias = nn.Parameter(torch.linspace(-5, 1, groups).repeat_interleave(each) + apart)
+        self.act, self.out = nn.ReLU(), nn.Linear(groups * each, 3)
+
+    def forward(self, z): return self.out(self.act(z @ self.weight + self.bias))
+
+
+def test_low_active_neurons_of_a_layer_too_wide_for_its_correlations():
+    wide = CreativeDecoder(WideGenerator(), "act").fit(standard_normal(1500, (6,), seed=1))
+    assert not len(wide.stats_.correlation) and len(wide.stats_.rows)
+    z = standard_normal(20, (6,), seed=2)
+    changed = activations(wide, z) != activations(wide, z, LowActive(n=20))
+    assert (changed.sum(1) == 20).all()
+    groups = [len({int(i) // 200 for i in row.nonzero().flatten()}) for row in changed]
+    assert max(groups) <= 2  # those most correlated with the first are of its group, where it has as many
+
+
+def test_a_wide_decoder_is_saved_with_what_low_active_needs(tmp_path):
+    generator, z = WideGenerator(), standard_normal(5, (6,), seed=2)
+    wide = CreativeDecoder(generator, "act").fit(standard_normal(1500, (6,), seed=1))
+    wide.save(tmp_path / "wide.safetensors")
+    again = CreativeDecoder.load(tmp_path / "wide.safetensors", generator)
+    assert torch.equal(again.decode(z, LowActive(n=9)), wide.decode(z, LowActive(n=9)))
+
+
+class Sampler(nn.Module):
+    "A layer that runs nine times for one image."
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.Sequential(nn.Linear(8, 40), nn.ReLU()), nn.Linear(40, 8)
+
+    def forward(self, z):
+        for _ in range(9): z = z + 0.1 * self.out(self.hidden(z))
+        return z
+
+
+@pytest.mark.parametrize("calls,expected", [("early", (0, 1, 2)), ("middle", (3, 4, 5)), ("late", (6, 7, 8))])
+def test_a_third_of_the_calls(calls, expected):
+    torch.manual_seed(0)
+    generator, z = Sampler(), standard_normal(1000, (8,), seed=0)
+    by_name, by_number = (CreativeDecoder(generator, "hidden", calls=c).fit(z) for c in (calls, expected))
+    assert by_name.n_calls_ == 9
+    assert torch.equal(by_name.decode(z[:7], LowActive(n=2)), by_number.decode(z[:7], LowActive(n=2)))
+    assert not torch.equal(by_name.decode(z[:7], LowActive(n=2)), by_name.decode(z[:7], Regular()))
+
+
+def test_a_region_of_the_maps_alone_is_changed():
+    torch.manual_seed(0)
+    generator, z = ConvGenerator(), standard_normal(300, (12,), seed=0)
+    decoder = CreativeDecoder(generator, "up.2", neurons="channel", region=(0.5, 0, 1, 0.5)).fit(z)
+    methods = (), (decoder, RandomOff(n=2, scale=3))
+    before, after = (activations_of(generator, "up.2", z[:9], *args) for args in methods)
+    changed = (before != after).any(1)
+    assert changed[:, 4:, :4].any() and not changed[:, :4].any() and not changed[:, :, 4:].any()
+
+
+@pytest.mark.parametrize("options,message", [
+    ({"region": (0, 0, 1, 1)}, "expected None for neurons='unit'"),
+    ({"region": (0.5, 0, 0.2, 1), "neurons": "channel"}, "top, left, bottom, right"),
+])
+def test_a_region_that_is_none(options, message):
+    with pytest.raises(ValueError, match=message): CreativeDecoder(ConvGenerator(), "up.2", **options)
