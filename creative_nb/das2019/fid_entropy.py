@@ -49,11 +49,11 @@ class ByClassifier:
         ice, fid = classifier_entropy(logits), frechet_distance(self.reference, fit_gaussian(features))
         return {"ice": ice.mean().item(), "ice_sd": ice.std().item(), "fid": fid, "samples": len(images)}
 
-# %% ../../nbs/das2019/02_fid_entropy.ipynb #67d2d5ef
+# %% ../../nbs/das2019/02_fid_entropy.ipynb #1d630675
 def point_path(run: Run, name: str, percent: float, samples: int) -> Path:
     "Where a point of a curve is kept."
     method, latents, judge = method_at(run, name, percent), run.declared(name).latents, run.networks.path("classifier")
-    code = run.networks.key(CreativeDecoder, type(method), type(latents), frechet_distance, classifier_entropy)
+    code = run.networks.key(CreativeDecoder, type(method), type(latents))
     key = digest(code, repr(method), repr(latents), run.setting.seed, samples, judge.name)
     return from_root(run.setting.artifacts) / f"{run.dataset}_fig2" / f"{name}_{percent:g}_{key}.json"
 

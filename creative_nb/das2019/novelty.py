@@ -88,12 +88,12 @@ def new_row(run: Run, method: str, perturbation: str, samples: int) -> dict[str,
         images, neurons = sample_at(run, name, percent, samples), changed(run)
     return measure(run, images, metrics) | {"neurons_changed": neurons, "samples": len(images)}
 
-# %% ../../nbs/das2019/01_novelty.ipynb #12142d3d
+# %% ../../nbs/das2019/01_novelty.ipynb #8b83d69c
 def row_path(run: Run, method: str, perturbation: str, samples: int) -> Path:
     "Where a row is kept."
     name, percent = decoded_as(method, perturbation)
     parts = [Regular(), None] if method == "test" else [method_at(run, name, percent), run.declared(name).latents]
-    code = run.networks.key(CreativeDecoder, Novelty, *map(type, parts))
+    code = run.networks.key(CreativeDecoder, Novelty, *(type(p) for p in parts if p is not None))
     key = digest(code, [*map(repr, parts)], run.setting.seed, samples, [*map(metric_key, run.metrics.values())])
     file = f"{method}_{perturbation.strip('%').replace(' ', '-')}_{key}.json"
     return from_root(run.setting.artifacts) / f"{run.dataset}_table1" / file

@@ -21,13 +21,14 @@ from ..pipeline import index_table
 from ..published import compare, printed_table, side_by_side, summary
 from ..runs import read_table
 
-# %% ../../nbs/das2019/99_report.ipynb #2f1ba1dc
+# %% ../../nbs/das2019/99_report.ipynb #dfe1a09c
 FACES = "celeba"  # a setting that one notebook has
 
 def table1(report: Report) -> pd.DataFrame:
     "Table 1 of all settings, with that of the faces where there is one."
     parts = [run.read_table("novelty") for run in report.runs.values()]
-    faces = from_root(shelf(report.paper.name, FACES, next(iter(report.runs.values())).setting.scale)) / "tables/novelty.csv"
+    scale = next(iter(report.runs.values())).setting.scale
+    faces = from_root(shelf(report.paper.name, FACES, scale)) / "tables" / "novelty.csv"
     if FACES not in report.runs and faces.is_file(): parts.append(read_table(faces))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(perturbation=table.perturbation.fillna(""))
@@ -46,7 +47,7 @@ def plot_all(report: Report):
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig
 
-# %% ../../nbs/das2019/99_report.ipynb #ec6fc0ac
+# %% ../../nbs/das2019/99_report.ipynb #9bdea786
 @checked
 def lines(report: Report, compared: dict) -> list[str]:
     "The outcome in a few lines of text."
@@ -54,8 +55,8 @@ def lines(report: Report, compared: dict) -> list[str]:
     for s, run in report.runs.items():
         share = run.read_table("neighbours").query("space == 'pixels' and where == 'map'").set_index("set").share
         cross = crossing(run.read_table("fid_entropy"), "fid")
-        found.append(f"{s}: of the ten nearest of a 3CLUST image {share.get('3clust', math.nan):.0%} are 3CLUST images; "
-                     f"RAND-CORR overtakes 3CLUST by FID at {cross:.1f} %")
+        own = f"{share.get('3clust', math.nan):.0%} of the ten nearest of a 3CLUST image are 3CLUST images"
+        found.append(f"{s}: {own}; RAND-CORR overtakes 3CLUST by FID at {cross:.1f} %")
         if (cells := compared.get(run.dataset)) is None: continue
         found.append(f"  Table 1: median deviation {cells.deviation.median():.1f} % over {len(cells)} cells")
     return found

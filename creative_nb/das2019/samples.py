@@ -59,10 +59,10 @@ def layer_images(run: Run, decoder: CreativeDecoder, name: Text, n: Count) -> to
     try: return decoder.sample(n, method_at(run, name, LAYERED.get(name, 0)), run.setting.seed)
     except TooFewNeurons: return None
 
-# %% ../../nbs/das2019/04_samples.ipynb #05058dbc
+# %% ../../nbs/das2019/04_samples.ipynb #626d500b
 @checked
 def layer_table(run: Run, by_layer: dict[str, CreativeDecoder], samples: Count) -> pd.DataFrame:
-    "By layer and method: mean of each metric; neurons of the layer, dead, off (mean, dead included), changed; a_j of S."
+    "By layer and method: mean of each metric; neurons in all, dead, off (mean, dead included), changed; a_j of S."
     rows = []
     for layer, name in progress([(a, b) for a in by_layer for b in ("regular", *LAYERED)], desc="layers"):
         decoder, key = by_layer[layer], {"dataset": run.dataset, "layer": layer, "method": name}

@@ -98,7 +98,7 @@ def class_keys(run: Run, generated: str = "") -> list[Line2D]:
     keys = [dot(c, str(name)) for c, name in zip(class_colours(len(names)), names)]
     return keys + ([dot("k", generated)] if generated else [])
 
-# %% ../../nbs/das2019/03_tsne.ipynb #3664d114
+# %% ../../nbs/das2019/03_tsne.ipynb #e2c4e5b5
 @checked
 def plot_maps(run: Run, drawn: dict, names: list[str]):
     "Figure of maps: a row for each set, pixels on the left, latents on the right."
@@ -109,7 +109,8 @@ def plot_maps(run: Run, drawn: dict, names: list[str]):
             drawn[space, name].draw(run, ax)
             if name != "training": ax.set_title(f"{run.label(name)}, {space}")
     fig.suptitle(run.title)
-    fig.legend(handles=class_keys(run, "" if names == ["training"] else "generated"), loc="outside lower center", ncols=6)
+    keys = class_keys(run, "" if names == ["training"] else "generated")
+    fig.legend(handles=keys, loc="outside lower center", ncols=6)
     return fig
 
 # %% ../../nbs/das2019/03_tsne.ipynb #bfe2ccd5
