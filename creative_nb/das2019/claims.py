@@ -7,7 +7,7 @@ __all__ = ['claim', 'SCORES', 'NOVEL', 'SCHEMES', 'CREATIVE', 'MIDDLE', 'FACES',
            'percent', 'named', 'signals', 'inactive', 'lower_layers', 'entropy_peaks', 'leads', 'entropy_low',
            'entropy_high', 'entropy_of_one', 'noisy_entropy', 'fid_low', 'fid_high', 'fid_of_one', 'noisy_fid',
            'fmnist_leaders', 'more_novel', 'own_share', 'own_cluster', 'interpolated_mix', 'rarely_on', 'hundredth',
-           'tn_entropy', 'tn_comparable', 'faces']
+           'tn_entropy', 'tn_comparable', 'faces', 'eyes']
 
 # %% ../../nbs/das2019/98_claims.ipynb #487a7741
 from collections.abc import Iterator
@@ -271,6 +271,19 @@ def faces(evidence):
         for c in NOVEL:
             ours, test = (cell(evidence, FACES, c, *of) for of in (("default-tn", p), ("test", "")))
             yield above(FACES, f"{p} {METRICS[c].short}", ours, test, "test images")
+
+# %% ../../nbs/das2019/98_claims.ipynb #14a04f2f
+@claim("3.6.1, Fig. 6", "Many faces of default TN are darkened near the eyes, unevenly.",
+       "The mean signed change of the box of each eye is below zero and below that of the whole image; the two differ by "
+       "more than 10 %.")
+def eyes(evidence):
+    change = evidence.table("eyes", FACES, ["box", "change"]).groupby("box").change.mean()
+    left, right, whole = (float(change.get(box, nan)) for box in ("left eye", "right eye", "image"))
+    for name, v in (("left eye", left), ("right eye", right)):
+        yield case_from(FACES, f"{name} {v:+.4f}", v < 0, v)
+        yield case_from(FACES, f"{name} {v:+.4f} against the image's {whole:+.4f}", v < whole, v, whole)
+    uneven = abs(left - right) > 0.1 * max(abs(left), abs(right), 1e-9)
+    yield case_from(FACES, f"left {left:+.4f}, right {right:+.4f}", uneven, left, right)
 
 # %% ../../nbs/das2019/98_claims.ipynb #0b68a5d1
 SHARED = ("interpolated", "decoded", "three_clusters")  # sentences on Table 1 that 97_audit asks of print

@@ -74,11 +74,11 @@ def maps(run: Run, training: dict, classes: np.ndarray, found: dict[str, dict]) 
         rows = np.concatenate([training[space], *([found[name][space]] if name in found else [])])
         yield Map(space, name, rows, tsne(rows, run.setting.seed), classes)
 
-# %% ../../nbs/das2019/03_tsne.ipynb #a6108f95
+# %% ../../nbs/das2019/03_tsne.ipynb #42104d31
 def class_colours(n: int) -> list[tuple]:
-    "Light colours of n classes."
+    "Colours of n classes, none of them black."
     import seaborn as sns
-    return sns.husl_palette(n, l=0.72, s=0.75)
+    return sns.color_palette("tab10", n) if n <= 10 else sns.husl_palette(n, l=0.72, s=0.75)
 
 @patch
 def draw(self: Map, run: Run, ax):
