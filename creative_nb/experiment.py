@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, get_args, get_type_hints, Literal
 
 import pandas as pd, torch
 from torch import nn
@@ -45,6 +45,7 @@ class Network:
     patience: Whole = 0
     decay: Factor = 0.5  # factor of the smaller step; 1: the step stays
     early_stop: Whole = 0  # epochs without improvement; 0 trains all epochs
+    batch_size: Count = 128
     seed: Seed | None = None  # of the training; None: that of the setting
     file: str = ""  # a checkpoint to use instead, from the root of the checkout
     other_data: bool = False  # use `file` although it was trained on other data than those of the setting
@@ -59,11 +60,11 @@ class Network:
     @property
     def schedule(self) -> Schedule:
         patience = self.patience or min(20, max(1, self.epochs // 10))
-        return Schedule(self.epochs, restart_after=max(1, patience // 2), decay_after=patience, decay=self.decay,
+        return Schedule(self.epochs, self.batch_size, restart_after=max(1, patience // 2), decay_after=patience, decay=self.decay,
                         early_stop=self.early_stop or None)
 
 # %% ../nbs/09a_experiment.ipynb #b4aa502b
-FIELDS = ("dataset", "title", "seed", "vae", "classifier", "classifiers", "data_dir", "root", "size", "device",
+FIELDS = ("dataset", "title", "seed", "vae", "classifier", "diffusion", "classifiers", "data_dir", "root", "size", "device",
           "artifacts", "checkpoints")
 
 # %% ../nbs/09a_experiment.ipynb #84088b5e
@@ -79,6 +80,7 @@ class Setting:
     seed: Seed = 0  # of samples, and of trainings that name none
     vae: dict = field(default_factory=dict)
     classifier: dict = field(default_factory=dict)
+    diffusion: dict = field(default_factory=dict)
     classifiers: tuple[str, ...] = ()  # settings whose classifiers judge the images; none: its own
     data_dir: Text = "data/raw"
     root: str = ""  # of the data set `folder`: where the images are
@@ -113,7 +115,7 @@ def load_setting(paper: str | Paper, name: Text, scale: Text, change: dict | Non
     paper = paper if isinstance(paper, Paper) else load_paper(paper)
     about, where = merged(paper.setting(name, scale), change), f"setting {name} of {paper.name}"
     expect(f"change of {where}", about, FIELDS)
-    for kind in ("vae", "classifier"): _at(f"{where}, {kind}", _check_network, about.get(kind) or {})
+    for kind in get_args(NetworkKind): _at(f"{where}, {kind}", _check_network, about.get(kind) or {})
     about = {k: v for k, v in about.items() if v is not None}
     setting = _at(where, Setting, paper.name, name, scale, **about)
     loader(setting.dataset)
@@ -145,12 +147,12 @@ class Networks:
     def __repr__(self): return f"Networks({self.setting.paper} {self.setting.name}, {self.setting.scale})"
 
 # %% ../nbs/09a_experiment.ipynb #f7814160
-NetworkKind = Literal["vae", "classifier"]
+NetworkKind = Literal["vae", "classifier", "diffusion"]
 
 @patch
 @checked
 def network(self: Networks, kind: NetworkKind) -> tuple[Network, dict, int]:
-    "Which network `kind` (vae, classifier) is, the arguments of its class, and the seed of its training."
+    "Which network `kind` (vae, classifier, diffusion) is, the arguments of its class, and the seed of its training."
     spec = Network.of(getattr(self.setting, kind))
     network_class(spec.model)
     config = {"image_shape": list(self.data.image_shape), **spec.config}
@@ -204,6 +206,10 @@ def vae(self: Networks) -> nn.Module: return self._load("vae")
 @patch
 @cached_property
 def classifier(self: Networks) -> nn.Module: return self._load("classifier")
+
+@patch
+@cached_property
+def diffusion(self: Networks) -> nn.Module: return self._load("diffusion")
 
 @patch
 @cached_property
