@@ -61,7 +61,7 @@ class Diffusion(nn.Module):
     def __init__(
         self,
         image_shape: Shape = (1, 28, 28),
-        widths: Widths = (32, 64),  # channels of the blocks, the finest first; each further one halves the sides
+        widths: Widths = (16, 32),  # channels of the blocks, the finest first; each further one halves the sides
         patch_size: Count = 2,  # pixels a side that become one place
     ):
         super().__init__()
