@@ -17,14 +17,14 @@ import numpy as np, torch
 import torch.nn.functional as F
 from .checks import checked, Count, Seed, Size, Text, Whole
 from .core import from_root, load_extensions, patch, pick_device, rng
-from .images import image_files, read_images
+from .images import as_float, image_files, read_images
 
 # %% ../nbs/00b_data.ipynb #a9fa079a
 @checked
 @dataclass(frozen=True)
 class Split:
     "Images with their labels."
-    images: torch.Tensor  # (N, C, H, W), float32 in [0, 1]
+    images: torch.Tensor  # (N, C, H, W), float32 in [0, 1], or bytes for `as_float` to make such of, batch by batch
     labels: torch.Tensor  # (N,), int64: index into `ImageData.class_names`
 
     def __len__(self): return len(self.labels)
@@ -42,6 +42,7 @@ class ImageData:
     test: Split
     class_names: tuple[str, ...]
     groups: tuple[int, ...]  # the group of each class
+    about: str = ""  # what a result on these images has to say: the terms of use, or that they are a part of a set
 
     def __repr__(self):
         sizes = ", ".join(f"{len(s):,} {k}" for k, s in self.splits.items())
@@ -69,10 +70,12 @@ def train_groups(self: ImageData) -> torch.Tensor:
 @patch
 @cached_property
 def content_hash(self: ImageData) -> str:
-    "SHA-256 of the images and labels of the three splits, in order."
+    "SHA-256 of the images, floats or bytes, and labels of the three splits, in order."
     h = hashlib.sha256()
     for split in self.splits.values():
-        for t in (split.images, split.labels): h.update(str(tuple(t.shape)).encode() + t.cpu().numpy().tobytes())
+        for t in (split.images, split.labels):
+            h.update(str(tuple(t.shape)).encode())
+            h.update(t.cpu().contiguous().numpy())
     return h.hexdigest()
 
 # %% ../nbs/00b_data.ipynb #d5a70011
@@ -205,7 +208,8 @@ def _folder(root: Path, split_seed: int, download: bool, size: tuple[int, int] |
 # %% ../nbs/00b_data.ipynb #d5a7000c
 @checked
 def loader(name: str) -> Loader:
-    "The loader of a data set; extensions are loaded if the name is unknown. ValueError lists the names there are."
+    """The loader of a data set; other chapters and extensions are loaded if the name is unknown.
+    ValueError lists the names there are."""
     if name not in DATASETS: load_extensions()
     if name not in DATASETS: raise ValueError(f"name={name!r}: expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
@@ -213,7 +217,7 @@ def loader(name: str) -> Loader:
 # %% ../nbs/00b_data.ipynb #ceee1c89
 @checked
 def load_data(
-    name: str,  # digits, mnist, fmnist, combined, folder, or one that an extension registers
+    name: str,  # digits, mnist, fmnist, combined, folder, blobs, celeba, wikiart, or one that an extension registers
     root: str | Path = "data/raw",  # where the sets are kept, from the root of the checkout; for `folder`, the images
     *,
     size: Size | Count | None = None,  # for `folder`: resize to (height, width), or to a square
@@ -238,9 +242,9 @@ def check_data(data: ImageData):
         raise ValueError(f"groups of {data.name} has length {len(data.groups)}: expected {classes}, one per class")
     for name, split in data.splits.items():
         where, x, y = f"{name} of {data.name}", split.images, split.labels
-        if x.ndim != 4 or x.dtype != torch.float32 or tuple(x.shape[1:]) != data.image_shape:
-            raise ValueError(f"{where}: images {tuple(x.shape)} of {x.dtype}, expected (N, C, H, W) of torch.float32")
-        if not (len(x) and 0 <= x.min() and x.max() <= 1):
+        if x.ndim != 4 or x.dtype not in (torch.float32, torch.uint8) or tuple(x.shape[1:]) != data.image_shape:
+            raise ValueError(f"{where}: images {tuple(x.shape)} of {x.dtype}, expected (N, C, H, W) of torch.float32 or uint8")
+        if not (len(x) and 0 <= x.min() and as_float(x.max()) <= 1):
             raise ValueError(f"{where}: expected at least one image, values in [0, 1]")
         if y.dtype != torch.int64 or y.shape != x.shape[:1] or not (0 <= y.min() and y.max() < classes):
             raise ValueError(f"{where}: expected an int64 label in 0 to {classes - 1} for each of {len(x)} images")

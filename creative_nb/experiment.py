@@ -16,12 +16,13 @@ from typing import Annotated, get_args, get_type_hints, Literal
 
 import pandas as pd, torch
 from torch import nn
-from .checks import Count, Kind, Seed, Size, Text, Whole, check, checked
+from .checks import Count, Kind, Positive, Seed, Size, Text, Whole, check, checked
 from .core import (artifact, atomic_path, batches, code_of, digest, from_root, is_whole, load_extensions,
                               patch, pick_device)
 from .data import ImageData, load_data, loader
 from .decode import CreativeDecoder
 from .generators import Interpolation
+from .images import as_float
 from .methods import METHODS, DeclaredMethod, TooFewNeurons
 from .models import load_model, network_class
 from .novelty import METRICS, Metric, Novelty, reconstruction_distance
@@ -30,10 +31,9 @@ from .published import printed_rows, printed_table, printed_tables, side_by_side
 from .runs import provenance, read_table, record, save_figure, save_table
 from .training import Schedule, fits, network_key, train_to_file
 
-# %% ../nbs/09a_experiment.ipynb #3d184cee
+# %% ../nbs/09a_experiment.ipynb #eb82dec0
 Factor = Annotated[float, Kind(lambda x: 0 < x <= 1, "a number above 0 and up to 1")]
 
-# %% ../nbs/09a_experiment.ipynb #eb82dec0
 @checked
 @dataclass(frozen=True)
 class Network:
@@ -46,6 +46,10 @@ class Network:
     decay: Factor = 0.5  # factor of the smaller step; 1: the step stays
     early_stop: Whole = 0  # epochs without improvement; 0 trains all epochs
     batch_size: Count = 128
+    lr: Positive = 1e-3
+    flips: bool = False  # these three: see `Schedule`
+    amp: bool = False
+    channels_last: bool = False
     seed: Seed | None = None  # of the training; None: that of the setting
     file: str = ""  # a checkpoint to use instead, from the root of the checkout
     other_data: bool = False  # use `file` although it was trained on other data than those of the setting
@@ -60,12 +64,8 @@ class Network:
     @property
     def schedule(self) -> Schedule:
         patience = self.patience or min(20, max(1, self.epochs // 10))
-        return Schedule(self.epochs, self.batch_size, restart_after=max(1, patience // 2), decay_after=patience, decay=self.decay,
-                        early_stop=self.early_stop or None)
-
-# %% ../nbs/09a_experiment.ipynb #b4aa502b
-FIELDS = ("dataset", "title", "seed", "vae", "classifier", "diffusion", "classifiers", "data_dir", "root", "size", "device",
-          "artifacts", "checkpoints")
+        return Schedule(self.epochs, self.batch_size, self.lr, max(1, patience // 2), patience, self.decay,
+                        self.early_stop or None, self.flips, self.amp, self.channels_last)
 
 # %% ../nbs/09a_experiment.ipynb #84088b5e
 @checked
@@ -88,6 +88,9 @@ class Setting:
     device: str = "auto"
     artifacts: Text = "data/artifacts"  # where what was trained or fitted is kept
     checkpoints: str = "data/checkpoints"  # networks that are used where they are what is asked for; empty: train all
+
+FIELDS = tuple(name for name in Setting.__dataclass_fields__ if name not in ("paper", "name", "scale"))
+
 
 # %% ../nbs/09a_experiment.ipynb #a3754967
 def _at(where: str, make: Callable, *args, **kwargs):
@@ -141,8 +144,7 @@ class Networks:
     def data(self) -> ImageData:
         s = self.setting
         check_images(s)
-        options = {"size": s.size} if s.size else {}
-        return load_data(s.dataset, s.root or s.data_dir, device=s.device, **options)
+        return load_data(s.dataset, s.root or s.data_dir, device=s.device, **({"size": s.size} if s.size else {}))
 
     def __repr__(self): return f"Networks({self.setting.paper} {self.setting.name}, {self.setting.scale})"
 
@@ -233,7 +235,8 @@ def parts(self: Networks) -> list["Networks"]:
 def latents(self: Networks) -> torch.Tensor:
     "(N, latent): the encoder's means of the training images."
     images = self.data.train.images
-    return torch.cat([self.vae.encode(images[s]) for s in batches(len(images), 5000)])
+    step = min(5000, max(1, 2**22 // images[0].numel()))
+    return torch.cat([self.vae.encode(as_float(images[s])) for s in batches(len(images), step)])
 
 # %% ../nbs/09a_experiment.ipynb #694f9a24
 @patch
@@ -281,9 +284,10 @@ def distances(self: Networks, images: torch.Tensor, draw: bool = False) -> torch
     with torch.random.fork_rng():
         torch.manual_seed(self.setting.seed)
         for s in batches(len(images), 1000):
-            mean, logvar = self.vae.encoder(images[s])
+            x = as_float(images[s])
+            mean, logvar = self.vae.encoder(x)
             z = mean + torch.randn_like(mean) * (logvar / 2).exp() if draw else mean
-            parts.append(reconstruction_distance(images[s], self.vae.decode(z)))
+            parts.append(reconstruction_distance(x, self.vae.decode(z)))
     return torch.cat(parts)
 
 # %% ../nbs/09a_experiment.ipynb #4414b228
@@ -388,8 +392,9 @@ def row_key(self: Run, name: Text, n: Whole, *code) -> str:
 # %% ../nbs/09a_experiment.ipynb #ba910178
 @patch
 def provenance(self: Run, **more) -> dict:
-    "How a result of this run came about."
+    "How a result of this run came about, with what the data set has to say."
     s, n = self.setting, self.networks
+    if n.data.about: more["about"] = n.data.about
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=s.dataset, data_hash=n.data.content_hash,
                       seed=s.seed, device=s.device, started=self.started, vae=n.path("vae").name,
                       vae_seed=n.network("vae")[2], **more)

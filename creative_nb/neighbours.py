@@ -14,20 +14,22 @@ from typing import Annotated
 import numpy as np, torch
 from .checks import check_tensor, checked, Count, Kind
 from .core import batches, patch, progress
+from .images import as_float
 
 # %% ../nbs/04d_neighbours.ipynb #50553ea7
 @checked
 def as_rows(name: str, x: torch.Tensor, width: Count) -> torch.Tensor:
-    "(N, width): the rows of `x` flattened, or ValueError."
-    check_tensor(name, x)
+    "(N, width): the rows of `x`, floats or the bytes of images, flattened, or ValueError."
+    if not isinstance(x, torch.Tensor) or x.dtype != torch.uint8: check_tensor(name, x)
+    if len(x) == 0: raise ValueError(f"{name} of shape {tuple(x.shape)}: expected one row or more")
     if x[0].numel() == width: return x.detach().flatten(1)
     raise ValueError(f"{name} of shape {tuple(x.shape)}: expected rows of {width} values, as fitted")
 
 # %% ../nbs/04d_neighbours.ipynb #c53baecd
 def _row_hash(rows: torch.Tensor) -> torch.Tensor:
-    "(N,) int64: the same for equal rows of a float32 matrix, in exact integer arithmetic."
+    "(N,) int64: the same for equal rows of a matrix of float32 or bytes, in exact integer arithmetic."
     weights = torch.from_numpy(np.random.default_rng(0).integers(-2**63, 2**63 - 1, rows.shape[1])).to(rows.device)
-    bits = lambda s: (rows[s] + 0.0).view(torch.int32).long()  # adding zero makes -0 a 0
+    bits = lambda s: (rows[s].float() + 0.0).view(torch.int32).long()  # adding zero makes -0 a 0
     return torch.cat([(bits(s) * weights).sum(1) for s in batches(len(rows), max(1, 2**22 // rows.shape[1]))])
 
 # %% ../nbs/04d_neighbours.ipynb #47f2d97b
@@ -55,6 +57,8 @@ def smallest(d: torch.Tensor, m: Count) -> tuple[torch.Tensor, torch.Tensor]:
 # %% ../nbs/04d_neighbours.ipynb #137a5afe
 def _in_units(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
     "Rows whose squares are neither infinite nor zero, and the unit that they are measured in."
+    if rows.dtype == torch.uint8: return rows, 1 / 255
+    rows = rows.float()
     most = rows.abs().max().item()
     unit = 1.0 if most == 0 or 1e-9 < most < 1e9 else 2.0 ** round(math.log2(most))
     return (rows if unit == 1 else rows / unit), unit
@@ -71,14 +75,15 @@ class NearestNeighbours:
         reference: torch.Tensor,  # (M, ...): rows are flattened
         within: torch.Tensor | None = None,  # (distinct, K): what an earlier `within` of the same reference returned
     ):
-        check_tensor("reference", reference)
-        self.reference, self.unit = _in_units(reference.detach().flatten(1).float())
+        check_tensor("reference", as_float(reference[:1]) if reference.dtype == torch.uint8 else reference)
+        self.reference, self.unit = _in_units(reference.detach().flatten(1))
         self.rows = _first_of_each(self.reference)  # which of the rows given are kept
         if len(self.rows) < len(reference): self.reference = self.reference[self.rows]
         self._buffer = self.elements if self.reference.device.type == "cpu" else 8 * self.elements
         self._norms = torch.cat([self.reference[s].double().square().sum(1)
                                  for s in batches(len(self), max(1, self._buffer // self.reference.shape[1]))])
-        self._within = within.to(self.reference) if within is not None else self.reference.new_empty(len(self), 0)
+        self._within = torch.empty(len(self), 0) if within is None else within
+        self._within = self._within.to(self.reference.device, torch.float32)
         self._faiss, self._faiss_is_faster = None, False
         if len(self._within) != len(self):
             raise ValueError(f"within has {len(self._within)} rows: the reference has {len(self)} distinct ones")
@@ -140,12 +145,13 @@ def _checked(self: NearestNeighbours, x, k):
 def _engine(self: NearestNeighbours, x, m):
     "What nominates neighbours, and for how many rows at a time."
     ours = self._nominate, max(1, self._buffer // self.block)
-    if len(x) < 2000 or self.reference.device.type != "cpu" or find_spec("faiss") is None: return ours
+    here = self.reference.device.type == "cpu" and self.reference.dtype == torch.float32
+    if len(x) < 2000 or not here or find_spec("faiss") is None: return ours
     if self._faiss is None:
         import faiss
         self._faiss = faiss.IndexFlatL2(self.reference.shape[1])
         self._faiss.add(self.reference.numpy())
-        few = x[:64].to(self.reference) / self.unit
+        few = as_float(x[:64]).to(self.reference) / self.unit
         self._faiss_is_faster = _seconds(self._nominate_by_faiss, few, m) < _seconds(self._nominate, few, m)
     return (self._nominate_by_faiss, 1024) if self._faiss_is_faster else ours
 
@@ -168,7 +174,8 @@ def _query(self: NearestNeighbours, x, k):
     m = min(k + 8, len(self))
     (nominate, step), parts = self._engine(x, m), []
     for s in progress(batches(len(x), step), total=-(-len(x) // step), desc="neighbours"):
-        rows = x[s].to(self.reference) / self.unit
+        rows = as_float(x[s]).to(self._norms.device, torch.float32)
+        rows = rows * 255 if self.reference.dtype == torch.uint8 else rows / self.unit
         if rows.abs().max() > 1e15: rows = rows.double()
         distances, found, sure = self._refine(rows, *nominate(rows, m), k)
         if not sure.all():
@@ -182,7 +189,8 @@ def _query(self: NearestNeighbours, x, k):
 def _nominate(self: NearestNeighbours, x, m):
     "Squared distances to the `m` nearest by the expansion, in the precision of `x`, and which they are."
     best, found = x.new_empty(len(x), 0), self.rows.new_empty(len(x), 0)
-    for s in batches(len(self), self.block):
+    step = self.block if self.reference.dtype == torch.float32 else max(1, 16 * self.elements // x.shape[1])
+    for s in batches(len(self), min(self.block, step)):
         d = torch.addmm(self._norms[s].to(x.dtype), x, self.reference[s].to(x.dtype).T, alpha=-2)
         values, places = smallest(d, min(m, d.shape[1]))
         best, order = torch.cat([best, values], 1).topk(min(m, best.shape[1] + values.shape[1]), largest=False)
@@ -209,7 +217,8 @@ def _need(self: NearestNeighbours, which, k):
     "Fill in the neighbour distances within the reference of the rows `which`, as far as they are not known."
     if k >= len(self):
         raise ValueError(f"k={k}: expected less than {len(self)}, the number of distinct reference points")
-    if self._within.shape[1] < k: self._within = self.reference.new_full((len(self), k), torch.nan)
+    if self._within.shape[1] < k: self._within = self._within.new_full((len(self), k), torch.nan)
     missing = which[self._within[which, 0].isnan()]
     if len(missing):
-        self._within[missing] = self._query(self.reference[missing] * self.unit, self._within.shape[1] + 1)[0][:, 1:]
+        points = self.reference[missing] * self.unit
+        self._within[missing] = self._query(points, self._within.shape[1] + 1)[0][:, 1:]

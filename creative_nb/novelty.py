@@ -22,6 +22,7 @@ from .checks import check_tensor, checked, Count, PartOf, Positive, shown, Text
 from .core import batches, load_extensions, load_tensors, patch, pick_device, progress, save_tensors
 from .distributions import classifier_entropy, fid, inception_score
 from .generators import networks_behind
+from .images import as_float
 from .neighbours import NearestNeighbours, as_rows
 from .neurons import evaluating, model_device
 
@@ -214,7 +215,12 @@ metric("inception_score", "Inception Score, in-domain classifier", "Inception Sc
 
 # %% ../nbs/05_novelty.ipynb #fe766330
 def _content(images: torch.Tensor) -> str:
-    return hashlib.sha256(images.float().contiguous().cpu().numpy().tobytes()).hexdigest()
+    plain = images if images.dtype == torch.uint8 else images.float()
+    return hashlib.sha256(plain.contiguous().cpu().numpy()).hexdigest()
+
+def _range(images: torch.Tensor) -> tuple[float, float]:
+    "Lowest and highest value, of bytes as floats."
+    return tuple(as_float(torch.stack(images.aminmax())).tolist())
 
 def _check_range(images: torch.Tensor, low: float, high: float):
     """ValueError for images whose values lie far from those of the training images:
@@ -268,7 +274,7 @@ def _returned(self: Novelty, what: str, x: torch.Tensor) -> torch.Tensor:
 @checked
 def fit(
     self: Novelty,
-    images: torch.Tensor,  # (N, C, H, W): the training images, on any device
+    images: torch.Tensor,  # (N, C, H, W): the training images, or their bytes, on any device
     latents: torch.Tensor | None = None,  # (N, ...): their encodings, if known
 ) -> "Novelty":
     "Encode the training images and learn where they are, in pixels and in latents. ValueError for bad images."
@@ -284,7 +290,7 @@ def fit(
         self.in_domain_ = self._svm.fit(latents.to(self.latent_neighbours_.reference))
     self.image_shape_, self.images_hash_ = images.shape[1:], _content(images)
     self.input_neighbours_ = neighbours
-    self.range_ = images.min().item(), images.max().item()
+    self.range_ = _range(images)
     if self.range_[0] < 0 or self.range_[1] > 1:
         warnings.warn(f"images: values from {self.range_[0]:.3g} to {self.range_[1]:.3g}, so distances are in these units; "
                       "those of the papers are of images in [0, 1]", stacklevel=4)
@@ -296,12 +302,13 @@ def fit(
 @checked
 def score(
     self: Novelty,
-    images: torch.Tensor,  # (N, C, H, W), on any device
+    images: torch.Tensor,  # (N, C, H, W), or their bytes, on any device
     metrics: Sequence[str] | None = None,  # names in `METRICS`; all that the functions allow, if left out
 ) -> dict[str, torch.Tensor]:  # float32, each (N,), on the CPU
     """Per-sample value of each metric whose needs are met.
     ValueError for images unlike those fitted, or an unknown metric."""
     if not hasattr(self, "input_neighbours_"): raise NotFittedError("Novelty: call fit(images) first")
+    images = as_float(images)
     check_tensor("images", images, self.image_shape_)
     _check_range(images, *self.range_)
     chosen, views = self.chosen(metrics), Views(self, images)
@@ -358,7 +365,7 @@ def load(
         raise ValueError(f"{path} holds a {about.get('kind')!r}: expected a file of Novelty.save")
     self = cls(encode, decode, classifier, **options)
     self.image_shape_, self.images_hash_ = images.shape[1:], about["images"]
-    self.range_ = images.min().item(), images.max().item()
+    self.range_ = _range(images)
     if _content(images) != self.images_hash_:
         raise ValueError(f"images: not the training images that {path} was fitted to")
     if encode is not None: self._load_latents(tensors, images)
@@ -383,7 +390,7 @@ def _load_latents(self: Novelty, tensors, images):
 @patch
 def _neighbours(self: Novelty, name, x, within=None, ndim=None):
     "Nearest neighbours among `x` on the device of the networks."
-    check_tensor(name, x, ndim=ndim)
+    check_tensor(name, as_float(x[:1]) if x.dtype == torch.uint8 else x, ndim=ndim)
     neighbours = NearestNeighbours(x.to(self.device or x.device), within)
     if len(neighbours) <= max(self.ks):
         raise ValueError(f"{name}: expected more than {max(self.ks)} distinct ones, got {len(neighbours)}")
@@ -396,7 +403,7 @@ def _batches(self: Novelty, images):
     with ExitStack() as stack:
         for network in self._networks: stack.enter_context(evaluating(network))
         for s in progress(list(batches(len(images), self.batch_size)), desc="images"):
-            yield images[s].to(self.device or images.device)
+            yield as_float(images[s].to(self.device or images.device))
 
 # %% ../nbs/05_novelty.ipynb #afcd7cb3
 _neighbour_metrics("input", "pixel", ())

@@ -8,7 +8,7 @@ __all__ = ['SECTIONS', 'Entries', 'SCALE', 'WHOLE', 'expect', 'Paper', 'check_pa
 
 # %% ../nbs/08a_paper.ipynb #3b6fe527
 import ast, sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -85,13 +85,16 @@ def _check_entry(where: str, entry: dict, paper: Paper):
     expect(f"{where}, notebook", [entry.get("notebook")], paper.notebooks)
 
 # %% ../nbs/08a_paper.ipynb #c73c2062
-SCALE = {"settings": list[str] | None, "networks": dict | None, "notebooks": Entries | None, "by_setting": Entries | None}
+SCALE = {"settings": list[str] | None, "networks": dict | None, "notebooks": Entries | None, "by_setting": Entries | None,
+         "by_notebook": dict[str, list[str]] | None}
 
 def _check_scale(where: str, about: dict, paper: Paper):
     expect(where, about, SCALE)
     for name, hint in SCALE.items(): check(f"{where}, {name}", about.get(name), hint)
     for name in ("settings", "by_setting"): expect(f"{where}, {name}", about.get(name) or [], known_settings(paper))
-    expect(f"{where}, notebooks", about.get("notebooks") or [], paper.notebooks)
+    for name in ("notebooks", "by_notebook"): expect(f"{where}, {name}", about.get(name) or [], paper.notebooks)
+    for notebook, own in (about.get("by_notebook") or {}).items():
+        expect(f"{where}, by_notebook, {notebook}", own, known_settings(paper))
     for setting, part in (about.get("by_setting") or {}).items():
         expect(f"{where}, by_setting, {setting}", part or {}, ("networks", "notebooks"))
         notebooks = (part or {}).get("notebooks") or {}
@@ -165,6 +168,22 @@ def setting(self: Paper, name: Text, scale: Text) -> dict:
     about = self.scale(scale)
     own = (about.get("by_setting") or {}).get(name) or {}
     return merged({"dataset": name}, self.defaults, self.settings.get(name), about.get("networks"), own.get("networks"))
+
+# %% ../nbs/08a_paper.ipynb #c9439b6b
+@patch
+@checked
+def own_settings(self: Paper, scale: Text) -> dict[str, list[str]]:
+    "The notebooks that have settings of their own at a scale, and which."
+    return {name: list(own) for name, own in (self.scale(scale).get("by_notebook") or {}).items()}
+
+@patch
+@checked
+def settings_of(self: Paper, notebook: Text, scale: Text, run: Sequence[str]) -> list[str]:
+    "The settings that a notebook runs for, of those of a run."
+    expect(f"notebook of {self.name}", [notebook], self.notebooks)
+    own, shared = self.own_settings(scale), self.scale(scale).get("settings") or []
+    elsewhere = {s for names in own.values() for s in names} - set(shared)
+    return [s for s in run if (s in own[notebook] if notebook in own else s not in elsewhere)]
 
 # %% ../nbs/08a_paper.ipynb #e7266e40
 @patch

@@ -119,7 +119,7 @@ def release(scale: Text = "paper", papers: Names = None, settings: Names = None)
 @checked
 def release_notebook(job: Job) -> list[Path]:
     "The first setting's outputs go into the notebook itself, another's executed copy to its shelf."
-    if job.setting in (job.settings[:1] or (job.setting,)) or job.paper.per_paper(job.notebook):
+    if job.setting in (job.own_settings[:1] or [job.setting]) or job.paper.per_paper(job.notebook):
         copy_outputs(from_root(job.output), job.source)
         return [job.source]
     to = from_root(shelf(job.paper.name, job.setting)) / f"{job.notebook}.ipynb"

@@ -115,7 +115,7 @@ def test_a_file_adds_a_data_set(registered, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change,message", [
     (dict(images=torch.rand(4, 2, 2)), r"train of toy: images \(4, 2, 2\)"),
-    (dict(images=torch.zeros(4, 1, 2, 2, dtype=torch.uint8)), "expected .* of torch.float32"),
+    (dict(images=torch.zeros(4, 1, 2, 2, dtype=torch.int16)), "expected .* of torch.float32"),
     (dict(images=255 * torch.ones(4, 1, 2, 2)), r"values in \[0, 1\]"),
     (dict(images=torch.full((4, 1, 2, 2), torch.nan)), r"values in \[0, 1\]"),
     (dict(images=torch.rand(0, 1, 2, 2), labels=torch.arange(0)), "at least one image"),
