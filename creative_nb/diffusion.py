@@ -8,9 +8,8 @@ __all__ = ['unet_class', 'Activation', 'rotate', 'Diffusion']
 # %% ../nbs/02c_diffusion.ipynb #6a9cc183
 import math
 
-import torch
+import torch, torch.nn.functional as F
 from torch import nn
-import torch.nn.functional as F
 from .checks import check_tensor, checked, Count
 from .core import patch
 from .models import Shape, Widths, network, _check_batch
