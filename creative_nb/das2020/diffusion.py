@@ -13,7 +13,7 @@ from copy import copy
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from ..amplify import Amplified
-from ..checks import PartOf, Positive, checked
+from ..checks import checked, PartOf, Positive
 from ..core import progress, rng, standard_normal
 from .samples import classify, show
 from ..decode import THIRDS, CreativeDecoder, LowActive, RandomOff
