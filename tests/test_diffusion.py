@@ -66,7 +66,8 @@ def test_images_are_a_function_of_latents(model, z, plain):
         assert not model.sample(z, 3).equal(plain)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(2, 784), torch.zeros(0, 1, 28, 28), torch.full((1, 1, 28, 28), float("nan"))])
+@pytest.mark.parametrize("bad", [torch.zeros(2, 784), torch.zeros(0, 1, 28, 28),
+                                 torch.full((1, 1, 28, 28), float("nan"))])
 def test_bad_latents_are_refused(model, bad):
     with pytest.raises(ValueError, match="z"): model(bad)
 
@@ -145,7 +146,8 @@ def test_thirds_of_amplified_steps(model, z, plain):
 
 
 def test_down_and_mid_blocks(model):
-    assert down_and_mid(model) == ["unet.down_blocks.0.resnets.0", "unet.mid_block.resnets.0", "unet.mid_block.resnets.1"]
+    blocks = ["down_blocks.0.resnets.0", "mid_block.resnets.0", "mid_block.resnets.1"]
+    assert down_and_mid(model) == [f"unet.{block}" for block in blocks]
     with pytest.raises(ValueError, match="down_blocks"): down_and_mid(torch.nn.Linear(2, 2))
 
 

@@ -17,6 +17,7 @@ from ..checks import checked, PartOf, Positive
 from ..core import progress, rng, standard_normal
 from .samples import classify, show
 from ..decode import THIRDS, CreativeDecoder, LowActive, RandomOff
+from ..diffusion import Activation
 from ..distributions import classifier_entropy, fid
 from ..experiment import Run, set_style
 from ..layers import plot_layers, suggest_layers
@@ -33,7 +34,8 @@ THRESHOLD = "0.2max"
 
 def last_middle(diffusion) -> str:
     "The last activation of the middle block."
-    return [name for name, m in diffusion.named_modules() if "mid_block" in name and type(m).__name__ == "Activation"][-1]
+    middle = [name for name, m in diffusion.named_modules() if "mid_block" in name and isinstance(m, Activation)]
+    return middle[-1]
 
 # %% ../../nbs/das2020/15_diffusion.ipynb #247bc2c1
 @torch.no_grad()
@@ -44,7 +46,8 @@ def on_by_step(decoder: CreativeDecoder, z: torch.Tensor) -> pd.DataFrame:
              for s, d in layer_activations(decoder.generator, decoder.layer, z, decoder.neurons)]
     on = torch.cat(parts, 1).double().mean(1)  # (calls, P)
     for group, members in (("low-active", low_active(stats)), ("all alive", stats.alive)):
-        rows += [{"neurons": group, "step": i + 1, "percent_on": 100 * x} for i, x in enumerate(on[:, members].mean(1).tolist())]
+        means = on[:, members].mean(1).tolist()
+        rows += [{"neurons": group, "step": i, "percent_on": 100 * x} for i, x in enumerate(means, 1)]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/das2020/15_diffusion.ipynb #ce647c3a
@@ -70,19 +73,22 @@ def makers(decoder: CreativeDecoder, fraction: PartOf, factor: Positive) -> dict
             **{f"c3-{calls}": lambda z, seed, f=f: f(z) for calls, f in c3.items()}}
 
 # %% ../../nbs/das2020/15_diffusion.ipynb #1850cee3
-def image_sets(run: Run, functions: dict[str, Callable], samples: int, seeds: list[int]) -> dict[str, list[torch.Tensor]]:
+def image_sets(run: Run, functions: dict, samples: int, seeds: list[int]) -> dict[str, list[torch.Tensor]]:
     "For each method its images of the same latents, a set for each seed; and as many test images."
     test, shape = run.networks.data.test.images, tuple(run.networks.data.image_shape)
-    sets = {"test": [test[torch.from_numpy(rng(seed, "test images").permutation(len(test))[:samples])] for seed in seeds]}
+    chosen = [torch.from_numpy(rng(seed, "test images").permutation(len(test))[:samples]) for seed in seeds]
+    sets = {"test": [test[index.to(test.device)] for index in chosen]}
     for name, make in progress(functions.items(), desc="methods"):
         sets[name] = [make(standard_normal(samples, shape, seed), seed) for seed in seeds]
     return sets
 
 # %% ../../nbs/das2020/15_diffusion.ipynb #c9ec4a92
 NOVELTY = ["recon_distance", "input_5ns", "latent_5ns"]
-MEASURES = {"change": "change, L2 in pixels", "recon_distance": "reconstruction distance $D_r$", "input_5ns": "5-NS, pixels",
+MEASURES = {"change": "change, L2 in pixels",
+            "recon_distance": "reconstruction distance $D_r$", "input_5ns": "5-NS, pixels",
             "latent_5ns": "5-NS, latents", "ice": "ICE, bits", "fid": "FID, in-domain classifier",
-            "pixel_diversity": "mean distance of two,\npixels", "feature_diversity": "mean distance of two,\nclassifier features"}
+            "pixel_diversity": "mean distance of two,\npixels",
+            "feature_diversity": "mean distance of two,\nclassifier features"}
 
 def mean_distance(x: torch.Tensor) -> float:
     "Mean Euclidean distance of two of the rows (N, ...); NaN of one row."
