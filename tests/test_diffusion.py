@@ -80,7 +80,7 @@ def test_losses_fall_and_a_killed_training_resumes(model, tmp_path):
     digits = load_data("digits")
     part = replace(digits, train=Split(digits.train.images[:128], digits.train.labels[:128]))
     start = lambda state=None, epochs=4: Trainer(fresh(Diffusion, {"widths": [8], "patch_size": 4}, seed=0), part,
-                                                 Schedule(epochs=epochs, batch_size=16, lr=3e-3), 0, state, save_every=0)
+                                                 Schedule(epochs, batch_size=16, lr=3e-3), 0, state, save_every=0)
     whole = start().fit()
     assert whole.history[-1]["valid_loss"] < 0.95 * whole.history[0]["valid_loss"]
     state = tmp_path / "training.state"
