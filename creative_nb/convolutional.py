@@ -106,7 +106,7 @@ class ConvVAE(nn.Module):
         decoder_dropout: Dropout = 0.1,
         likelihood: Likelihood = "gaussian",
         nll_weight: Positive = 1e7,  # times the mean squared error of a value, or the sum of the cross-entropies
-        init: Init = "truncated",  # see `initialise`
+        init: Init = "he",  # see `initialise`
     ):
         super().__init__()
         self.config = {"image_shape": list(image_shape), "filters": list(filters), "strides": strides, "init": init,

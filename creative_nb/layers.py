@@ -29,10 +29,13 @@ class _Counts:
     on: torch.Tensor | int = 0
     rows: int = 0
     order: int = 0  # place in the forward pass
+    mixed: bool = False  # outputs of several widths, as of an activation that is used in several places
 
     def add(self, output, order: int):
         if not isinstance(output, torch.Tensor) or output.ndim < 2: return
         d = output.detach().flatten(1)
+        self.mixed |= self.rows > 0 and d.shape[1] != len(self.on)
+        if self.mixed: return
         self.on, self.rows, self.order = self.on + (d > 1e-7).sum(0), self.rows + len(d), order
 
     def shares(self) -> dict[str, float]:
@@ -60,7 +63,7 @@ def listen(generator: Callable, latents: torch.Tensor, batch_size: Count, inputs
         for s in batches(len(latents), batch_size):
             calls.clear()
             source(for_model(latents[s], source.module), **{k: v[s].to(device) for k, v in inputs.items()})
-    return dict(sorted(((n, c) for n, c in counts.items() if c.rows), key=lambda nc: nc[1].order))
+    return dict(sorted(((n, c) for n, c in counts.items() if c.rows and not c.mixed), key=lambda nc: nc[1].order))
 
 # %% ../nbs/04c_layers.ipynb #005f5bff
 @checked

@@ -38,11 +38,12 @@ def network_class(name: Text) -> type[nn.Module]:
     if name not in MODELS: raise ValueError(f"model={name!r}: expected one of {', '.join(MODELS)}")
     return MODELS[name]
 
+
 # %% ../nbs/01_models.ipynb #c852a64e
 Dropout = Annotated[float, Kind(lambda x: 0 <= x < 1, "a share from 0 to below 1")]
 Shape = Annotated[tuple[Count, Count, Count], Kind(lambda x: True, "(channels, height, width)")]
 Widths = Annotated[tuple[Count, ...], Kind(len, "at least one width, each a whole number of 1 or more")]
-Init = Literal["truncated", "lecun", "glorot", "torch"]
+Init = Literal["truncated", "lecun", "glorot", "he", "torch"]
 Classes = Annotated[int, Kind(lambda x: x >= 2, "a whole number of 2 or more")]
 
 # %% ../nbs/01_models.ipynb #4da30bb3
@@ -59,16 +60,22 @@ def hidden_layers(
 @checked
 def initialise(model: nn.Module, init: Init):
     """Draw the weights again, with zero biases: `lecun` or `glorot` uniform, or `truncated` normal with LeCun's sd and
-    no weight beyond two of it. `torch` keeps PyTorch's own."""
+    no weight beyond two of it, or `he`, the same with the sd that keeps the size of what a ReLU passes on.
+    `torch` keeps PyTorch's own."""
     for m in model.modules():
-        if init != "torch" and isinstance(m, (nn.Linear, nn.Conv2d)):
-            _draw_weights(m.weight, init)
+        if init != "torch" and isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            _draw_weights(m.weight, init, _fan_in(m))
             nn.init.zeros_(m.bias)
 
 # %% ../nbs/01_models.ipynb #880dc1bb
-def _draw_weights(weight: torch.Tensor, init: str):
-    sd = weight[0].numel() ** -0.5  # LeCun's: 1 / sqrt(fan-in)
-    if init == "truncated": nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
+def _fan_in(m: nn.Module) -> float:
+    "How many inputs an output has; of a transposed convolution, on average."
+    if isinstance(m, nn.ConvTranspose2d): return m.weight[:, 0].numel() / math.prod(m.stride)
+    return m.weight[0].numel()
+
+def _draw_weights(weight: torch.Tensor, init: str, fan_in: float):
+    sd = fan_in ** -0.5 * (2**0.5 if init == "he" else 1)  # LeCun's or He's
+    if init in ("truncated", "he"): nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
     elif init == "lecun": nn.init.uniform_(weight, -3**0.5 * sd, 3**0.5 * sd)
     else: nn.init.xavier_uniform_(weight)
 
@@ -234,7 +241,7 @@ def load_model(
 @checked
 def pretrained(
     dataset: Text,  # mnist, ...
-    kind: Text = "vae",  # vae or classifier
+    kind: Text = "vae",  # vae, classifier or diffusion
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     "A network of `data/checkpoints`, ready to use. ValueError lists what there is."
