@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from .checks import check_tensor, checked, Count, Kind, NotNegative, Positive, Seed, Share, shown, Whole
+from .checks import check_tensor, checked, Count, NotNegative, Positive, Seed, Share, Whole
 from .core import (artifact, atomic_path, batches, code_of, digest, from_root, is_whole, load_config,
                               load_tensors, patch, progress, rng, save_tensors, standard_normal)
 from .data import check_data, ImageData

@@ -21,7 +21,7 @@ from .execute import (PARENT, check_parameters, code_parts, execute, follow_pare
                                  known_parameters, modules, partials)
 from .experiment import check_images, load_setting
 from .images import folder_stamp
-from .lookup import index_table, where
+from .lookup import where
 from .paper import WHOLE, Paper, expect, known_settings, load_paper, paper_names, shelf
 from .published import printed_tables
 

@@ -68,7 +68,8 @@ def test_the_rows_are_those_in_print_and_two_readings(run):
     rows, printed = rows_of(run), printed_table("das2019", "table1_novelty").query("dataset == 'mnist'")
     assert rows[:13] == list(zip(printed.method, printed.perturbation))
     assert rows[13:] == [("regular", ""), ("algorithm-1", "15%"), ("algorithm-1", "35%")]
-    assert decoded_as("interpolation", "2 points") == ("interpolation-2", 0) and decoded_as("clust", "35%") == ("clust", 35)
+    assert decoded_as("interpolation", "2 points") == ("interpolation-2", 0)
+    assert decoded_as("clust", "35%") == ("clust", 35)
     assert {m for m, _ in rows} - {"test", "interpolation"} <= {*run.methods, "regular"}
 
 
@@ -100,7 +101,8 @@ def curves(**values):
                          for m, vs in values.items() for i, v in enumerate(vs)])
 
 
-@pytest.mark.parametrize("a,b,expected", [([1, 2, 3], [2, 2, 2], 10), ([1, 3, 3], [2, 2, 2], 7.5), ([3, 3, 3], [2, 2, 2], None)])
+@pytest.mark.parametrize("a,b,expected", [([1, 2, 3], [2, 2, 2], 10), ([1, 3, 3], [2, 2, 2], 7.5),
+                                          ([3, 3, 3], [2, 2, 2], None)])
 def test_crossing(a, b, expected):
     table = curves(rand_corr=a, **{"3clust": b})
     assert crossing(table, "fid") == expected or (expected is None and np.isnan(crossing(table, "fid")))

@@ -57,8 +57,8 @@ def test_a_report_waits_for_what_runs_and_speaks_of_what_is_shared(checkout):
 
 def test_a_notebook_may_share_a_setting_and_waits_only_for_what_there_is(checkout):
     checkout("{12_faces: [digits, faces], 13_more: [digits]}")
-    assert planned() == [("01_training", "digits"), ("12_faces", "digits"), ("12_faces", "faces"), ("13_more", "digits"),
-                         ("99_report", "all")]
+    assert planned() == [("01_training", "digits"), ("12_faces", "digits"), ("12_faces", "faces"),
+                         ("13_more", "digits"), ("99_report", "all")]
     checkout("{12_faces: [faces]}")
     assert inputs(next(j for j in plan("smoke") if j.notebook == "13_more")) == []
 

@@ -50,7 +50,8 @@ def test_novelty_of_bytes_is_that_of_floats(blobs, tmp_path):
     a.save(tmp_path / "n.safetensors")
     again = Novelty.load(tmp_path / "n.safetensors", images=train)
     assert again.score(test)["input_1nn"].equal(a.score(test)["input_1nn"])
-    with pytest.raises(ValueError, match="not the training images"): Novelty.load(tmp_path / "n.safetensors", images=floats)
+    with pytest.raises(ValueError, match="not the training images"):
+        Novelty.load(tmp_path / "n.safetensors", images=floats)
 
 
 def test_wide_rows_are_compared_block_by_block(monkeypatch):
@@ -81,7 +82,8 @@ def test_celeba_is_found_in_every_layout(tmp_path, place):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="img_align_celeba.*1.4 GB.*non-commercial.*'blobs'"):
         load_data("celeba", tmp_path)
-    with pytest.raises(FileNotFoundError, match="labels.csv.*25 GB.*non-commercial.*'blobs'"): load_data("wikiart", tmp_path)
+    with pytest.raises(FileNotFoundError, match="labels.csv.*25 GB.*non-commercial.*'blobs'"):
+        load_data("wikiart", tmp_path)
     celeba_of(tmp_path / "few", 20)
     with pytest.raises(ValueError, match="expected 2,000 photographs of CelebA or more, found 20"):
         load_data("celeba", tmp_path / "few")
