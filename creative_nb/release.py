@@ -15,7 +15,8 @@ from .checks import Text, checked
 from .core import File, from_root, repo_root, write_text
 from .execute import INJECTED, from_here
 from .paper import shelf
-from .pipeline import Job, Names, _snakemake, failed, index_table, only_one, plan, selection, written
+from .lookup import index_table
+from .pipeline import Job, Names, _snakemake, failed, only_one, plan, selection, written
 from .runs import small_png
 
 # %% ../nbs/10b_release.ipynb #f2e70fcb

@@ -17,7 +17,7 @@ from .novelty import TABLE, plot_ratios
 from ..das2020.report import Report, deviations
 from ..experiment import set_style
 from ..paper import shelf
-from ..pipeline import index_table
+from ..lookup import index_table
 from ..published import compare, printed_table, side_by_side, summary
 from ..runs import read_table
 

@@ -21,7 +21,7 @@ from .spread import inside_table
 from ..experiment import Run, set_style
 from ..judgement import BASELINES, compare_methods
 from ..paper import load_paper, shelf
-from ..pipeline import index_table
+from ..lookup import index_table
 from ..question import options_of
 from ..published import compare, printed_table, printed_tables, rank_correlation, side_by_side, summary
 from ..runs import save_figure, save_table
