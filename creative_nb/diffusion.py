@@ -44,6 +44,7 @@ def _name_activations(unet: nn.Module):
         if hasattr(m, "nonlinearity") and isinstance(getattr(m, "dropout", None), nn.Dropout): m.dropout = Activation()
 
 # %% ../nbs/02c_diffusion.ipynb #2dbd8e03
+@checked
 def rotate(x: torch.Tensor, y: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "The pair (x, y), each (B, ...), turned by t quarter turns, (B,)."
     angle = (math.pi / 2 * t).view(-1, *[1] * (x.ndim - 1))

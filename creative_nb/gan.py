@@ -34,9 +34,10 @@ def _widths(side: int, width: int) -> list[int]:
     return [width * min(8, 2 ** (doublings - i)) for i in range(doublings + 1)]
 
 # %% ../nbs/01b_gan.ipynb #601d37f6
+@checked
 class DoublingConv(nn.Conv2d):
     "Nearest-neighbour upsampling by 2 and a 3 x 3 convolution, as one transposed convolution: 4 products for 9."
-    def __init__(self, inputs: int, outputs: int): super().__init__(inputs, outputs, 3, padding=1, bias=False)
+    def __init__(self, inputs: Count, outputs: Count): super().__init__(inputs, outputs, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         w = self.weight.flip(2, 3).transpose(0, 1)  # a pixel of the input is four of the doubled one

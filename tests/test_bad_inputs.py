@@ -31,7 +31,7 @@ PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", 
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
 SAMPLES = [1, 2, 0.5, 1.5, "a.csv", "a.png", "max", "a", "#0173b2", "mnist",
-           "truncated", "unit", "image", "higher", True,
+           "truncated", "unit", "image", "higher", "group", True,
            None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
            ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}),
            pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""),
