@@ -9,7 +9,7 @@ __all__ = ['PRINTED_WEIGHT', 'FLIPS', 'loss_row', 'linear_errors', 'in_words', '
 
 # %% ../../nbs/das2020/12_celeba.ipynb #93c75648
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from .vae_losses import plot_history, training_facts
 from ..data import Split
 from ..experiment import Run, set_style
 from ..images import as_float
-from ..methods import LowActive, Method, Regular
+from ..methods import LowActive, Method, Regular, TooFewNeurons
 from ..neurons import neuron_clusters
 from ..novelty import reconstruction_distance
 from ..training import evaluate
@@ -64,7 +64,10 @@ def decoded(run: Run, latents: torch.Tensor, method: Method) -> torch.Tensor:
     "Images of latents by a method; all the neurons that it has where it has fewer than asked for."
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return run.networks.decoder.decode(latents, method, run.setting.seed)
+        try: return run.networks.decoder.decode(latents, method, run.setting.seed)
+        except TooFewNeurons as e:
+            if e.pool == 0: raise
+            return decoded(run, latents, replace(method, n=e.pool))
 
 # %% ../../nbs/das2020/12_celeba.ipynb #29093a81
 def face_sheet(run: Run, methods: dict[str, Method], latents: torch.Tensor):
