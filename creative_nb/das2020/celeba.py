@@ -167,7 +167,7 @@ def plot_maps(maps: torch.Tensor, sizes: list[int]):
     for ax in axes.flat: ax.axis("off")
     for i, (ax, image) in enumerate(zip(axes.flat, grey)):
         shown = ax.imshow(image, cmap="RdBu_r", vmin=-most, vmax=most)
-        ax.set_title(f"cluster {i + 1}: {sizes[i]}", fontsize=9)
+        ax.set_title(f"cluster {i + 1}, {sizes[i]} neurons", fontsize=8)
     fig.colorbar(shown, ax=axes, shrink=0.8, label="change of brightness")
     return fig
 
