@@ -52,9 +52,8 @@ def _reducing(c: Convolution) -> nn.Sequential:
 def _enlarging(c: Convolution) -> list[nn.Module]:
     "The mirror image of a convolution, without its ReLU."
     if c.kernel == 2: return [nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(c.outside, c.inside, 2)]
-    if c.stride == 1: return [nn.Conv2d(c.outside, c.inside, 3, padding=1)]
-    extra = tuple(size - (2 * small - 1) for size, small in zip(c.size, c.smaller))
-    return [nn.ConvTranspose2d(c.outside, c.inside, 3, 2, padding=1, output_padding=extra)]
+    larger = [nn.Upsample(size=c.size)] if c.stride > 1 else []
+    return [*larger, nn.Conv2d(c.outside, c.inside, 3, padding=1)]
 
 # %% ../nbs/01a_convolutional.ipynb #321cde40
 @checked

@@ -63,18 +63,13 @@ def initialise(model: nn.Module, init: Init):
     no weight beyond two of it, or `he`, the same with the sd that keeps the size of what a ReLU passes on.
     `torch` keeps PyTorch's own."""
     for m in model.modules():
-        if init != "torch" and isinstance(m, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            _draw_weights(m.weight, init, _fan_in(m))
+        if init != "torch" and isinstance(m, (nn.Linear, nn.Conv2d)):
+            _draw_weights(m.weight, init)
             nn.init.zeros_(m.bias)
 
 # %% ../nbs/01_models.ipynb #880dc1bb
-def _fan_in(m: nn.Module) -> float:
-    "How many inputs an output has; of a transposed convolution, on average."
-    if isinstance(m, nn.ConvTranspose2d): return m.weight[:, 0].numel() / math.prod(m.stride)
-    return m.weight[0].numel()
-
-def _draw_weights(weight: torch.Tensor, init: str, fan_in: float):
-    sd = fan_in ** -0.5 * (2**0.5 if init == "he" else 1)  # LeCun's or He's
+def _draw_weights(weight: torch.Tensor, init: str):
+    sd = weight[0].numel() ** -0.5 * (2**0.5 if init == "he" else 1)  # LeCun's, 1 / sqrt(fan-in), or He's
     if init in ("truncated", "he"): nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd)
     elif init == "lecun": nn.init.uniform_(weight, -3**0.5 * sd, 3**0.5 * sd)
     else: nn.init.xavier_uniform_(weight)
