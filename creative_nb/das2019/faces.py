@@ -42,7 +42,8 @@ EYES = {"left": (slice(27, 37), slice(19, 30)), "right": (slice(27, 37), slice(3
 
 def eye_changes(images: torch.Tensor, regular: torch.Tensor) -> dict[str, torch.Tensor]:
     "(N,) mean signed change of brightness in the box of each eye, and in the whole image."
-    if images.shape[2:] != (64, 64): raise ValueError(f"images of {tuple(images.shape[2:])} pixels: expected 64x64, where the eyes are known")
+    if images.shape[2:] != (64, 64):
+        raise ValueError(f"images of {tuple(images.shape[2:])} pixels: expected 64x64, where the eyes are known")
     change = (images - regular).mean(1)
     boxes = {side: change[:, rows, columns].flatten(1).mean(1) for side, (rows, columns) in EYES.items()}
     return boxes | {"whole": change.flatten(1).mean(1)}
