@@ -154,7 +154,8 @@ def test_classifier_learns_digits(tmp_path):
 
 @pytest.mark.parametrize("make,message", [
     (lambda: VAE(latent=0), "latent=0"), (lambda: VAE(hidden=()), "hidden"),
-    (lambda: VAE(init="xavier"), "init='xavier'"), (lambda: Classifier(classes=1), "classes=1"), (lambda: Classifier((1, 2, 2)), "4x4")])
+    (lambda: VAE(init="xavier"), "init='xavier'"),
+    (lambda: Classifier(classes=1), "classes=1"), (lambda: Classifier((1, 2, 2)), "4x4")])
 def test_bad_network(make, message):
     with pytest.raises(ValueError, match=message): make()
 
