@@ -125,8 +125,9 @@ def record(path: File):
         with open(os.environ[RECORD], "a", encoding="utf-8") as f: f.write(f"{Path(path).resolve()}\n")
 
 # %% ../nbs/09_runs.ipynb #f5d51da3
+# columns that hold names, also where they look like numbers: 2024, 001
 NAMES = ("paper", "setting", "dataset", "method", "item", "annotator", "perturbation", "label", "group", "variant", "fact",
-         "quantity", "layer", "section")  # columns that hold names, also where they look like numbers: 2024, 001
+         "quantity", "layer", "section", "baseline", "against", "model", "network", "metric", "column")
 
 @checked
 def read_table(path: File) -> pd.DataFrame:

@@ -527,9 +527,10 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
-    table = pd.DataFrame({"dataset": ["2024"], "method": ["1e3"], "item": ["001"], "label": ["True"], "n": [7]})
+    table = pd.DataFrame({"dataset": ["2024"], "method": ["1e3"], "item": ["001"], "label": ["True"], "n": [7]}
+                         | {name: ["007"] for name in ("baseline", "against", "model", "network", "metric", "column")})
     back = runs.read_table(save_table(table, tmp_path / "t.csv", {}))
-    assert back.iloc[0].tolist() == ["2024", "1e3", "001", "True", 7]
+    assert back.iloc[0].tolist() == ["2024", "1e3", "001", "True", 7, *["007"] * 6]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="owners of files")
