@@ -7,7 +7,7 @@ __all__ = ['KEYS', 'Shape', 'SETTING', 'COLUMNS', 'find_class', 'state_dict_of',
            'class_input', 'range_of', 'own_generator', 'diversity', 'at_ends', 'grid', 'Trials', 'suggested',
            'ranked_sheet', 'show_image']
 
-# %% ../nbs/05a_own.ipynb #73186939
+# %% ../nbs/05a_own.ipynb #8990772e
 import importlib, importlib.util, inspect, itertools, math, sys, warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from .neurons import evaluating, model_device, Neurons, seeded, Statistic
 from .novelty import Novelty
 from .paper import expect
 
-# %% ../nbs/05a_own.ipynb #91bfaf09
+# %% ../nbs/05a_own.ipynb #d76f9b04
 @checked
 def find_class(
     model: Text,  # file.py:name, or package.module:name
@@ -38,7 +38,7 @@ def find_class(
     there = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, nn.Module)]
     raise ValueError(f"model={model!r}: {place} has no {name}, expected one of {', '.join(there) or '(no network)'}")
 
-# %% ../nbs/05a_own.ipynb #56572793
+# %% ../nbs/05a_own.ipynb #26a58859
 def _module_of(model: str, place: str):
     if place.endswith(".py"):
         path = Path(place).expanduser()
@@ -51,7 +51,7 @@ def _module_of(model: str, place: str):
     except Exception as e:
         raise ValueError(f"model={model!r}: {place} cannot be imported ({type(e).__name__}: {e})") from e
 
-# %% ../nbs/05a_own.ipynb #4c3847e0
+# %% ../nbs/05a_own.ipynb #d1de0c88
 KEYS = ("state_dict", "model_state_dict", "generator", "netG", "G", "g_ema", "ema", "model", "params")
 
 @checked
@@ -70,7 +70,7 @@ def state_dict_of(path: File) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} holds {shown(found)}: expected tensors by name, or under one of {', '.join(KEYS)}")
     return state
 
-# %% ../nbs/05a_own.ipynb #aad93402
+# %% ../nbs/05a_own.ipynb #267f45fc
 def _unwrapped(found) -> dict[str, torch.Tensor] | None:
     "The tensors by name in what a file holds, without the prefixes of wrappers."
     if not isinstance(found, Mapping) or not found: return None
@@ -80,7 +80,7 @@ def _unwrapped(found) -> dict[str, torch.Tensor] | None:
         if all(k.startswith(prefix) for k in found): found = {k.removeprefix(prefix): v for k, v in found.items()}
     return dict(found)
 
-# %% ../nbs/05a_own.ipynb #2cbc1d04
+# %% ../nbs/05a_own.ipynb #abcb48cc
 @checked
 def load_network(model: Text, weights: File | None = None, arguments: dict | None = None) -> nn.Module:
     "A network in evaluation mode, made with `arguments`, with its weights. ValueError if they do not fit."
@@ -94,14 +94,14 @@ def load_network(model: Text, weights: File | None = None, arguments: dict | Non
     if weights is not None: _load(network, weights, model)
     return network.float().eval()
 
-# %% ../nbs/05a_own.ipynb #4cf03238
+# %% ../nbs/05a_own.ipynb #c47d0a7e
 def _load(network: nn.Module, weights: File, model: str):
     lacking, unknown = network.load_state_dict(fitting(network, state_dict_of(weights)), strict=False)
     if not (lacking or unknown): return
     raise ValueError(f"weights={str(weights)!r}: expected those of {model}, which has {len(lacking)} tensors that the "
                      f"file lacks ({', '.join(lacking[:3])}); it has {len(unknown)} others ({', '.join(unknown[:3])})")
 
-# %% ../nbs/05a_own.ipynb #2cc66989
+# %% ../nbs/05a_own.ipynb #c203c51c
 @checked
 def fitting(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     "The part of a state dict that has a network's names: all, or what stands under one prefix."
@@ -115,7 +115,7 @@ def fitting(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, tor
     has, needs = tuple(found[wrong[0]].shape), tuple(network.state_dict()[wrong[0]].shape)
     raise ValueError(f"weights: {wrong[0]} has shape {has}, expected {needs}: made with other arguments")
 
-# %% ../nbs/05a_own.ipynb #c5ec1d82
+# %% ../nbs/05a_own.ipynb #a0defe76
 @checked
 def latent_shape_of(network: nn.Module) -> tuple[int, ...]:
     "The shape of a latent by the first layer that has weights. ValueError if that says nothing."
@@ -131,7 +131,7 @@ def class_input(network: nn.Module) -> str:
     if len(names) > 1: return names[1]
     raise ValueError(f"classes: {type(network).__name__} takes {names}, expected a class beside the latent")
 
-# %% ../nbs/05a_own.ipynb #1dd4ff3e
+# %% ../nbs/05a_own.ipynb #6dc78911
 @checked
 def range_of(images: torch.Tensor) -> tuple[int, int]:
     "[0, 1] or [-1, 1], whichever the values of images lie in. ValueError if they lie in neither."
@@ -140,7 +140,7 @@ def range_of(images: torch.Tensor) -> tuple[int, int]:
     raise ValueError(f"images: values from {low:.3g} to {high:.3g}, expected those of [0, 1] or [-1, 1]: "
                      "let the model end in a sigmoid or tanh")
 
-# %% ../nbs/05a_own.ipynb #d6ff0a6f
+# %% ../nbs/05a_own.ipynb #07ffba68
 Shape = Annotated[Sequence[Count], Kind(len, "the shape of a latent, such as [100] or [100, 1, 1]")]
 
 @torch.no_grad()
@@ -160,7 +160,7 @@ def own_generator(
     if len(images) != 64: raise ValueError(f"latent={list(shape)}: {len(images)} images of 64 latents, expected 64")
     return Generator(network, inputs=inputs, value_range=range_of(images)), shape
 
-# %% ../nbs/05a_own.ipynb #1159ef1b
+# %% ../nbs/05a_own.ipynb #0cd76ab0
 @checked
 def diversity(images: torch.Tensor) -> float:
     "Root mean square difference of two of the images (N, ...), averaged over all pairs. ValueError for fewer than two."
@@ -174,7 +174,7 @@ def at_ends(images: torch.Tensor) -> float:
     "The share of the values of images in [0, 1] that are black or white when they are saved with 8 bits."
     return ((images < 0.5 / 255) | (images > 1 - 0.5 / 255)).double().mean().item()
 
-# %% ../nbs/05a_own.ipynb #28582b6e
+# %% ../nbs/05a_own.ipynb #ac57a857
 SETTING = ("layer", "neurons", "threshold", "fraction", "statistic", "scale", "correlated")
 
 @checked
@@ -185,7 +185,7 @@ def grid(layers: Sequence[Text], neurons: Sequence[Neurons] = ("unit",), thresho
     choices = layers, neurons, [threshold], fractions, statistics, scales, correlated
     return [dict(zip(SETTING, values)) for values in itertools.product(*choices)]
 
-# %% ../nbs/05a_own.ipynb #eea1ed46
+# %% ../nbs/05a_own.ipynb #913cbd50
 class Trials:
     "Settings of the creative decoder on one generator, tried on the same latents."
     @checked
@@ -207,7 +207,7 @@ class Trials:
 
     def __repr__(self): return f"Trials({type(self.generator.module).__name__}, {len(self.latents)} latents)"
 
-# %% ../nbs/05a_own.ipynb #63b51460
+# %% ../nbs/05a_own.ipynb #616adf84
 @patch
 @torch.no_grad()
 def _regular(self: Trials, batch_size: int = 100) -> torch.Tensor:
@@ -218,7 +218,7 @@ def _regular(self: Trials, batch_size: int = 100) -> torch.Tensor:
                  for s in batches(len(self.latents), batch_size)]
     return self.generator.to_unit(torch.cat(parts)).cpu()
 
-# %% ../nbs/05a_own.ipynb #8bf56d84
+# %% ../nbs/05a_own.ipynb #511e0307
 @patch
 @checked
 def decoder(
@@ -231,7 +231,7 @@ def decoder(
         self._decoders[key] = decoder.fit(self.fit_to)
     return self._decoders[key]
 
-# %% ../nbs/05a_own.ipynb #ad03ee4a
+# %% ../nbs/05a_own.ipynb #61204255
 @patch
 @checked
 def images(self: Trials, setting: Mapping) -> torch.Tensor:
@@ -240,7 +240,7 @@ def images(self: Trials, setting: Mapping) -> torch.Tensor:
     method = LowActive(**{k: setting[k] for k in ("fraction", "statistic", "scale", "correlated")})
     return self.generator.to_unit(decoder.decode(self.latents, method, self.seed, self.inputs)).cpu()
 
-# %% ../nbs/05a_own.ipynb #df7baa33
+# %% ../nbs/05a_own.ipynb #77c88cc3
 @patch
 def _row(self: Trials, setting: Mapping) -> dict:
     "A setting with the numbers of its images; missing where it has no neurons to turn on."
@@ -262,7 +262,7 @@ def _numbers(self: Trials, images: torch.Tensor) -> dict[str, float]:
             "diversity": diversity(images),
             "burnt": max(0.0, at_ends(images) - self.usual_ends)}
 
-# %% ../nbs/05a_own.ipynb #54d52bcf
+# %% ../nbs/05a_own.ipynb #5f18d8b5
 COLUMNS = [*SETTING, "changed", "change", "novelty", "diversity", "burnt"]
 
 @patch
@@ -275,19 +275,19 @@ def table(self: Trials, settings: Sequence[dict]) -> pd.DataFrame:
         rows += [self._row(s) for s in progress(settings, desc="settings")]
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
-# %% ../nbs/05a_own.ipynb #47693b29
+# %% ../nbs/05a_own.ipynb #91b0a9f2
 @checked
 def suggested(table: pd.DataFrame, max_burnt: Share = 0.2) -> dict:
     "The most novel row that changed images by at most half of what two regular ones differ by. ValueError if none."
     expect("columns of table", COLUMNS, table.columns)
     regular, tried = table.iloc[0], table.iloc[1:].dropna(subset=["novelty"])
     usable = tried[(tried.change > 0) & (tried.change <= regular.diversity / 2) & (tried.burnt <= max_burnt)]
-    if len(usable): return {k: None if pd.isna(v) else v for k, v in usable.loc[usable.novelty.idxmax()].items()}
+    if len(usable): return usable.loc[usable.novelty.idxmax()].astype(object).where(lambda v: v.notna(), None).to_dict()
     raise ValueError(f"table: none of {len(table) - 1} settings changes images by {regular.diversity / 2:.3g} or less "
                      f"and burns at most {max_burnt:.0%} of them, expected one: try smaller fractions or scales, or "
                      "another layer")
 
-# %% ../nbs/05a_own.ipynb #a022e57b
+# %% ../nbs/05a_own.ipynb #4f2f7d6e
 @checked
 def ranked_sheet(
     images: torch.Tensor, regular: torch.Tensor, scores: torch.Tensor, columns: Count = 12, rows: Count = 2
