@@ -74,13 +74,13 @@ def tidy(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return nb
 
 # %% ../nbs/10b_release.ipynb #8596614e
-LARGE = 60_000  # bytes of a picture inside a notebook
+LARGE = 40_000  # bytes of a picture inside a notebook
 
 @checked
 def light_picture(picture: bytes) -> tuple[str, bytes]:
     "The kind (png or jpeg) and the bytes of a PNG as a notebook keeps it. ValueError if it is no PNG."
     png, jpeg = small_png(picture), io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").save(jpeg, "JPEG", quality=80, optimize=True)
+    Image.open(io.BytesIO(picture)).convert("RGB").save(jpeg, "JPEG", quality=75, optimize=True)
     return ("png", png) if len(png) <= max(LARGE, len(jpeg.getvalue())) else ("jpeg", jpeg.getvalue())
 
 # %% ../nbs/10b_release.ipynb #3c0f9d42

@@ -139,13 +139,13 @@ def read_table(path: File) -> pd.DataFrame:
 
 # %% ../nbs/09_runs.ipynb #b15a208b
 @checked
-def small_png(picture: bytes, tolerance: Whole = 8, many: Count = 20_000) -> bytes:
+def small_png(picture: bytes, tolerance: Whole = 56, many: Count = 20_000) -> bytes:
     """The same PNG with a palette of 256 colours, or as it is if a pixel would move by more than `tolerance` of 255;
     dithered if there are more than `many` colours, as in photographs."""
     from PIL import Image
     try: image = Image.open(io.BytesIO(picture)).convert("RGB")
     except (OSError, SyntaxError) as e: raise ValueError(f"picture={shown(picture)}: expected a PNG") from e
-    few = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = image.quantize(256, Image.Quantize.MEDIANCUT, kmeans=8, dither=Image.Dither.NONE)
     moved = np.abs(np.asarray(image, int) - np.asarray(few.convert("RGB"), int)).max()
     if moved <= tolerance: return _png(few)
     return _png(image.quantize(palette=few) if image.getcolors(many) is None else image)

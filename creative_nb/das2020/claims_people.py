@@ -263,9 +263,10 @@ def _above_for_sure(evidence: Evidence, where: str) -> Case:
     "The case that all metrics beat the best single one by more than the folds vary."
     table = evidence.table("creativity_differences", where, ["against", "reading", "measure", "difference", "low", "high"])
     rows = table[(table.reading == "all images") & (table.measure == "accuracy") & (table.against != "majority")]
+    if not rows.difference.notna().any(): return case_from(where, "no measured difference", None)
     least = rows.loc[rows.difference.idxmin()]
     text = f"accuracy {least.difference:+.3f} ({least.low:+.3f} to {least.high:+.3f}) against {least.against}"
-    return case_from(where, text + ", not decided" * (least.low <= 0 <= least.high), least.low > 0, least.low)
+    return case_from(where, text + ", not decided" * bool(least.low <= 0 <= least.high), least.low > 0, least.low)
 
 # %% ../../nbs/das2020/96_claims_on_people.ipynb #b1612f97
 @claim("8.8", "Non-specific decoding follows the trend of low-active decoding, to people.",
