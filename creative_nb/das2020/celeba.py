@@ -148,7 +148,7 @@ def group_maps(run: Run, labels: torch.Tensor, samples: Count, n: Count = 5) -> 
         within += change.var(0).sum().item()
     maps = torch.stack(maps)
     between = maps.var(0).sum().item()
-    return maps, between / (between + within / len(maps))
+    return maps, between / max(between + within / len(maps), 1e-30)  # 0 where no image changes
 
 # %% ../../nbs/das2020/12_celeba.ipynb #736a17dc
 def shuffled(labels: torch.Tensor, seed: int) -> torch.Tensor:
