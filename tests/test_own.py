@@ -204,15 +204,14 @@ def test_black_and_white_are_the_ends():
     assert at_ends(torch.tensor([0.0, 1.0, 0.001, 0.5])) == 0.75
 
 
-@pytest.mark.parametrize("weights", [True, False])
-def test_the_notebook_on_a_gan_and_a_folder(file, network, tmp_path, weights):
+def test_the_notebook_on_a_gan_and_a_folder(file, network, tmp_path):
     "your_generator, from a model file and a folder of pictures to the ranked sheet."
     (tmp_path / "pictures").mkdir()
     for i, x in enumerate(pictures(30, 20)):
         Image.fromarray((255 * x.permute(1, 2, 0)).byte().numpy()).save(tmp_path / "pictures" / f"{i}.png")
     torch.save(network.state_dict(), tmp_path / "w.pt")
-    parameters = {"model": f"{file}:Generator", "root": f"{tmp_path}/pictures", "samples": 24, "fit_to": 1000}
-    if weights: parameters |= {"weights": f"{tmp_path}/w.pt"}
+    parameters = {"model": f"{file}:Generator", "root": f"{tmp_path}/pictures", "samples": 24, "fit_to": 1000,
+                  "weights": f"{tmp_path}/w.pt"}
     out = tmp_path / "executed.ipynb"
     command = [sys.executable, "-m", "papermill", "nbs/your_generator.ipynb", str(out), "--no-progress-bar"]
     for k, v in parameters.items(): command += ["-p", k, str(v)]
