@@ -187,8 +187,10 @@ def n_calls_(self: CreativeDecoder) -> int:
 
 @patch
 def _which_calls(self: CreativeDecoder) -> tuple[int, ...] | None:
-    "The numbers of the calls at which neurons are changed; None: all."
+    "The numbers of the calls at which neurons are changed; None: all. ValueError for a third of fewer than three."
     if self.calls not in THIRDS: return self.calls if isinstance(self.calls, tuple) else None
+    if self.n_calls_ < 3:
+        raise ValueError(f"calls={self.calls!r}: layer {self.layer!r} runs {self.n_calls_} times per image, expected 3 or more")
     third = THIRDS.index(self.calls)
     return tuple(range(round(self.n_calls_ * third / 3), round(self.n_calls_ * (third + 1) / 3)))
 

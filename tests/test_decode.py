@@ -761,6 +761,12 @@ def test_a_third_of_the_calls(calls, expected):
     assert not torch.equal(by_name.decode(z[:7], LowActive(n=2)), by_name.decode(z[:7], Regular()))
 
 
+def test_a_third_of_a_single_call_is_refused(decoder):
+    once = CreativeDecoder(decoder.generator, "hidden3", calls="early").fit(standard_normal(1000, (LATENT,), seed=0))
+    with pytest.raises(ValueError, match="calls='early': layer 'hidden3' runs 1 times per image, expected 3"):
+        once.decode(standard_normal(1000, (LATENT,), seed=0)[:2])
+
+
 def test_a_region_of_the_maps_alone_is_changed():
     torch.manual_seed(0)
     generator, z = ConvGenerator(), standard_normal(300, (12,), seed=0)
