@@ -12,8 +12,8 @@ import torch
 from creative_nb import adversarial
 from creative_nb.adversarial import (AdversarialTrainer, GANSchedule, augmented, class_sheet, discriminator_loss, drawn,
                                      follow, sliced_wasserstein, spread, standing, trained_gan, warning_of)
-from creative_nb.core import load_config, load_tensors, standard_normal
-from creative_nb.data import ImageData, Split
+from creative_nb.core import load_config, load_tensors, repo_root, standard_normal
+from creative_nb.data import ImageData, load_data, Split
 from creative_nb.decode import CreativeDecoder, LowActive
 from creative_nb.gan import ConditionalGenerator, ProjectionDiscriminator
 from creative_nb.training import fresh
@@ -207,3 +207,11 @@ def test_bad_data_and_losses_that_are_not_finite():
     torch.nn.init.constant_(made.discriminator.out.bias, torch.inf)
     with pytest.raises(FloatingPointError, match="at step 1"): made._step()
     assert adversarial.LOOKED_AT >= 64
+
+
+def test_the_committed_gan_serves():
+    "The record of the file is that of the declared training of notebook 13."
+    if not (repo_root() / "data/raw/wikiart/labels.csv").is_file(): pytest.skip("the paintings are not in data/raw")
+    paintings = load_data("wikiart", download=False)
+    kept = repo_root() / "data/checkpoints/wikiart_gan.safetensors"
+    assert trained_gan(paintings, GANSchedule(steps=9000)) == kept

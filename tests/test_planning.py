@@ -42,7 +42,8 @@ def test_the_formula_against_studies_drawn():
 
 def test_ends():
     assert images_for_power(A, A) == np.inf and power_of_images(A, A, 500) == pytest.approx(0.05)
-    assert images_for_power([1.0, 0.0], [1.0, 0.0]) == np.inf and power_of_images([1.0], [1.0], 5) == 0.05
+    assert images_for_power([1.0, 0.0], [1.0, 0.0]) == np.inf
+    assert power_of_images([1.0], [1.0], 5) == 0  # of one label alone the test never rejects
     assert images_for_power(A, B, power=0.01) == 1 and images_for_power(A, B, family=9) > images_for_power(A, B)
 
 

@@ -263,7 +263,7 @@ def _above_for_sure(evidence: Evidence, where: str) -> Case:
     "The case that all metrics beat the best single one by more than the folds vary."
     table = evidence.table("creativity_differences", where, ["against", "reading", "measure", "difference", "low", "high"])
     rows = table[(table.reading == "all images") & (table.measure == "accuracy") & (table.against != "majority")]
-    if not rows.difference.notna().any(): return case_from(where, "no measured difference", None)
+    if not rows.difference.notna().any(): return Case(where, "no measured difference", None)
     least = rows.loc[rows.difference.idxmin()]
     text = f"accuracy {least.difference:+.3f} ({least.low:+.3f} to {least.high:+.3f}) against {least.against}"
     return case_from(where, text + ", not decided" * bool(least.low <= 0 <= least.high), least.low > 0, least.low)
