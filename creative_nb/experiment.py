@@ -407,9 +407,10 @@ def save_table(self: Run, df: pd.DataFrame, name: Text, **more) -> Path:
 
 @patch
 @checked
-def save_figure(self: Run, fig, name: Text, **more) -> Path:
-    "Put a figure on the shelf, with its provenance."
-    return save_figure(fig, self.out / "figures" / f"{name}.png", self.provenance(**more))
+def save_figure(self: Run, fig, name: Text, photographs: bool = False, **more) -> Path:
+    "Put a figure on the shelf, with its provenance; a JPEG of photographs."
+    path = self.out / "figures" / f"{name}.{'jpg' if photographs else 'png'}"
+    return save_figure(fig, path, self.provenance(**more))
 
 # %% ../nbs/09a_experiment.ipynb #d6b38d0c
 @patch

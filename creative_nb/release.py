@@ -7,18 +7,17 @@ __all__ = ['LARGE', 'outdated', 'unfinished', 'copy_outputs', 'tidy', 'light_pic
            'release_notebook', 'readme', 'index_markdown']
 
 # %% ../nbs/10b_release.ipynb #f87b5a24
-import base64, io, os, re, shutil, subprocess, sys
+import base64, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 import nbformat
-from PIL import Image
 from .checks import Text, checked
 from .core import File, from_root, repo_root, write_text
 from .execute import INJECTED, from_here
 from .paper import shelf
 from .lookup import index_table
 from .pipeline import Job, Names, _snakemake, failed, only_one, plan, selection, written
-from .runs import small_png
+from .runs import as_jpeg, small_png
 
 # %% ../nbs/10b_release.ipynb #f2e70fcb
 @checked
@@ -79,9 +78,10 @@ LARGE = 40_000  # bytes of a picture inside a notebook
 @checked
 def light_picture(picture: bytes) -> tuple[str, bytes]:
     "The kind (png or jpeg) and the bytes of a PNG as a notebook keeps it. ValueError if it is no PNG."
-    png, jpeg = small_png(picture), io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").save(jpeg, "JPEG", quality=75, optimize=True)
-    return ("png", png) if len(png) <= max(LARGE, len(jpeg.getvalue())) else ("jpeg", jpeg.getvalue())
+    png = small_png(picture)
+    if len(png) <= LARGE: return "png", png
+    jpeg = as_jpeg(picture, 75)
+    return ("png", png) if len(png) <= len(jpeg) else ("jpeg", jpeg)
 
 # %% ../nbs/10b_release.ipynb #3c0f9d42
 def _with_small_pictures(output):
@@ -181,7 +181,7 @@ def index_markdown(paper: Text) -> str:
     link = lambda text, path: f"[{text}]({os.path.relpath(path, 'nbs')})"
     rows = ["| printed | made by | measured |", "|---|---|---|"]
     for r in index_table(paper).itertuples():
-        pictures = sorted(repo_root().glob(f"figures/{paper}/*/{r.figure}.png")) if r.figure else []
+        pictures = sorted(repo_root().glob(f"figures/{paper}/*/{r.figure}.[pj][np]g")) if r.figure else []
         files = [Path(f) for f in r.measured] + [p.relative_to(repo_root()) for p in pictures]
         measured = ", ".join(link(f.parent.name, f) for f in files)
         rows.append(f"| {r.item} | {link(Path(r.notebook).stem, r.notebook)} | {measured} |")
