@@ -24,6 +24,6 @@ for job in jobs:
             code=code_hash(job.source),
             setting=pipeline.decides(job),
             parameters=json.dumps(pipeline.parameters(job)),
-        threads: workflow.cores
+        threads: pipeline.threads(job, workflow.cores)
         resources: gpu=1
         shell: "exec {sys.executable:q} -m creative_nb.pipeline execute {params.source:q} {output:q} --parameters {params.parameters:q}"

@@ -343,7 +343,8 @@ def extension_files() -> list[Path]:
 
 # %% ../nbs/00_core.ipynb #db7f3448
 # what they register is there as soon as somebody asks for it
-CHAPTERS = ("creative_nb.pictures", "creative_nb.convolutional", "creative_nb.gan", "creative_nb.diffusion")
+CHAPTERS = ("creative_nb.pictures", "creative_nb.convolutional", "creative_nb.gan", "creative_nb.biggan",
+            "creative_nb.classifiers", "creative_nb.diffusion")
 
 def load_extensions() -> tuple[str, ...]:
     """Import the `CHAPTERS` and each of `extension_files` once, in order; the names of the latter as modules.

@@ -85,6 +85,26 @@ def to(self: ImageData, device: str | torch.device) -> ImageData:
     "The same data on another device."
     return replace(self, **{k: split.to(device) for k, split in self.splits.items()})
 
+# %% ../nbs/00b_data.ipynb #0e1c2a02
+@patch
+@checked
+def without(self: ImageData, names: list[str]) -> ImageData:
+    """The images of the other classes, numbered anew in their order; the name of the set says what is left out.
+    ValueError for a class that there is not, or if none is left."""
+    if unknown := [n for n in names if n not in self.class_names]:
+        raise ValueError(f"names: no class {unknown[0]!r} in {self.name}, expected some of {', '.join(self.class_names)}")
+    kept = [i for i, n in enumerate(self.class_names) if n not in names]
+    if not kept: raise ValueError(f"names={names}: expected at least one class of {self.name} to be left")
+    place = torch.full((len(self.class_names),), -1, device=self.train.labels.device)
+    place[kept] = torch.arange(len(kept), device=place.device)
+    def part(split: Split) -> Split:
+        here = place[split.labels] >= 0
+        return Split(split.images[here], place[split.labels[here]])
+    parts = {k: part(split) for k, split in self.splits.items()}
+    left_out = "-".join(str(self.class_names.index(n)) for n in sorted(names, key=self.class_names.index))
+    return replace(self, name=f"{self.name}-without-{left_out}", class_names=tuple(self.class_names[i] for i in kept),
+                   groups=tuple(self.groups[i] for i in kept), **parts)
+
 # %% ../nbs/00b_data.ipynb #5fb23f1d
 @checked
 def hold_out(split: Split, n: Whole, seed: Seed) -> tuple[Split, Split]:

@@ -166,7 +166,7 @@ def as_jpeg(picture: bytes, quality: Whole = 85) -> bytes:
     try: image = Image.open(io.BytesIO(picture)).convert("RGB")
     except (OSError, SyntaxError) as e: raise ValueError(f"picture={shown(picture)}: expected a PNG") from e
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    image.save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 # %% ../nbs/09_runs.ipynb #7a66c579
