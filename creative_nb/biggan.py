@@ -50,11 +50,11 @@ class UpBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = ConditionalNorm(inputs, condition), ConditionalNorm(outputs, condition)
         self.conv1, self.conv2 = DoublingConv(inputs, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1)
+        self.shortcut, self.relu1, self.relu2 = nn.Conv2d(inputs, outputs, 1), nn.ReLU(), nn.ReLU()  # layers to decode in
 
     def forward(self, x, condition):
-        h = self.conv1(self.norm1(x, condition).relu())
-        h = self.conv2(self.norm2(h, condition).relu())
+        h = self.conv1(self.relu1(self.norm1(x, condition)))
+        h = self.conv2(self.relu2(self.norm2(h, condition)))
         return h + F.interpolate(self.shortcut(x), scale_factor=2)
 
 class DownBlock(nn.Module):

@@ -81,10 +81,11 @@ NEURONS = {"low-active, 1 unit": LowActive(1), "low-active, 5 units": LowActive(
            "random off, 5 units": RandomOff(5)}
 
 @checked
-def neuron_rows(run: Run, scores: SetScores, classes: list[Whole], z: torch.Tensor, layer: Text) -> pd.DataFrame:
+def neuron_rows(run: Run, scores: SetScores, classes: list[Whole], z: torch.Tensor, layer: Text,
+                statistics: Count = 2000) -> pd.DataFrame:
     "Measures of all classes for plain decoding and for each way of turning on units of a layer."
     g, rows = run.networks.gan, []
-    decoder = CreativeDecoder(g.as_generator(), layer).fit(g.latents(2000, run.setting.seed, "statistics"))
+    decoder = CreativeDecoder(g.as_generator(), layer).fit(g.latents(statistics, run.setting.seed, "statistics"))
     for name, method in {"plain": None, **NEURONS}.items():
         made = []
         for k in classes:
