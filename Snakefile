@@ -25,5 +25,5 @@ for job in jobs:
             setting=pipeline.decides(job),
             parameters=json.dumps(pipeline.parameters(job)),
         threads: pipeline.threads(job, workflow.cores)
-        resources: gpu=1
+        resources: gpu=pipeline.gpus()
         shell: "exec {sys.executable:q} -m creative_nb.pipeline execute {params.source:q} {output:q} --parameters {params.parameters:q}"

@@ -13,9 +13,9 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
-from .checks import check_tensor, checked, Count, Kind
+from .checks import check_tensor, checked, Count, Kind, Positive
 from .core import patch
-from .gan import check_classes, DoublingConv
+from .gan import _check_classes, DoublingConv
 from .generators import Classes as ClassInput, Generator
 from .models import network
 
@@ -23,6 +23,7 @@ from .models import network
 Stages = Annotated[tuple[Count, ...], Kind(lambda x: len(x) > 1, "two widths or more")]
 SquareImage = Annotated[tuple[Count, Count, Count], Kind(lambda x: x[1] == x[2], "(channels, side, side)")]
 
+@checked
 def bottom_of(image_shape: SquareImage, widths: Stages) -> int:
     "Side of the first maps. ValueError if the picture's side is not that, doubled once for each further width."
     side, doublings = image_shape[1], len(widths) - 1
@@ -35,7 +36,7 @@ def bottom_of(image_shape: SquareImage, widths: Stages) -> int:
 @checked
 class ConditionalNorm(nn.Module):
     "BatchNorm of maps (B, C, H, W) whose gain and bias are linear in a condition (B, K)."
-    def __init__(self, channels: Count, condition: Count, eps: float = 1e-5):
+    def __init__(self, channels: Count, condition: Count, eps: Positive = 1e-5):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, eps=eps, affine=False)
         self.gain, self.bias = (nn.Linear(condition, channels, bias=False) for _ in range(2))
@@ -44,9 +45,10 @@ class ConditionalNorm(nn.Module):
         return self.norm(x) * (1 + self.gain(condition))[:, :, None, None] + self.bias(condition)[:, :, None, None]
 
 # %% ../nbs/01c_biggan.ipynb #90c2d414
+@checked
 class UpBlock(nn.Module):
     "A residual stage that doubles the side of maps (B, inputs, H, W)."
-    def __init__(self, inputs: int, outputs: int, condition: int):
+    def __init__(self, inputs: Count, outputs: Count, condition: Count):
         super().__init__()
         self.norm1, self.norm2 = ConditionalNorm(inputs, condition), ConditionalNorm(outputs, condition)
         self.conv1, self.conv2 = DoublingConv(inputs, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
@@ -57,9 +59,10 @@ class UpBlock(nn.Module):
         h = self.conv2(self.relu2(self.norm2(h, condition)))
         return h + F.interpolate(self.shortcut(x), scale_factor=2)
 
+@checked
 class DownBlock(nn.Module):
     "A residual stage that halves the side of maps (B, inputs, H, W); the first one of a picture starts without a ReLU."
-    def __init__(self, inputs: int, outputs: int, first: bool):
+    def __init__(self, inputs: Count, outputs: Count, first: bool):
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut, self.first = nn.Conv2d(inputs, outputs, 1), first
@@ -118,7 +121,7 @@ def embedded(self: SmallBigGAN, z: torch.Tensor, embeddings: torch.Tensor) -> to
 @checked
 def forward(self: SmallBigGAN, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     "Images of latents (B, latent) and classes (B,). ValueError for another shape, or a class that there is not."
-    check_classes(labels, len(z), self.config["classes"])
+    _check_classes(labels, len(z), self.config["classes"])
     return self.embedded(z, self.shared(labels))
 
 # %% ../nbs/01c_biggan.ipynb #89183490
@@ -158,7 +161,7 @@ class ResidualDiscriminator(nn.Module):
 @checked
 def forward(self: ResidualDiscriminator, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     "Scores, (B,), float32. ValueError for another shape, or a class that there is not."
-    check_classes(labels, len(images), self.config["classes"])
+    _check_classes(labels, len(images), self.config["classes"])
     return self.judged(images, self.embed(labels))
 
 @patch

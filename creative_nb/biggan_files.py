@@ -8,6 +8,7 @@ __all__ = ['WIDTHS', 'ATTENTION', 'biggan_layout', 'full_layout', 'SelfAttention
 
 # %% ../nbs/02e_biggan_files.ipynb #d60a8dd8
 from pathlib import Path
+from typing import Literal
 
 import torch, torch.nn.functional as F
 from torch import nn
@@ -46,14 +47,16 @@ def biggan_layout(widths: tuple[Count, ...], attention: int, classes: Count = 10
     found |= {f"output_layer.0.{part}": (widths[-1],) for part in ("gain", "bias", "stored_mean", "stored_var")}
     return found | _convolution("output_layer.2", widths[-1], 3, 3)
 
-def full_layout(side: int) -> dict[str, tuple[int, ...]]:
+@checked
+def full_layout(side: Literal[128, 256]) -> dict[str, tuple[int, ...]]:
     "The layout of the public generator of 128 or 256 pixels."
     return biggan_layout(tuple(96 * w for w in WIDTHS[side]), ATTENTION[side])
 
 # %% ../nbs/02e_biggan_files.ipynb #54285540
+@checked
 class SelfAttention(nn.Module):
     "Attention over the positions of maps (B, C, H, W), added with a weight `gamma` (Zhang et al. 2019)."
-    def __init__(self, channels: int):
+    def __init__(self, channels: Count):
         super().__init__()
         conv = lambda a, b: nn.Conv2d(a, b, 1, bias=False)
         self.theta, self.phi = conv(channels, channels // 8), conv(channels, channels // 8)
@@ -65,9 +68,10 @@ class SelfAttention(nn.Module):
         seen = values @ (queries @ keys).softmax(-1).transpose(1, 2)
         return x + self.gamma * self.o(seen.unflatten(2, x.shape[2:]))
 
+@checked
 class Stage(nn.Module):
     "A residual stage that doubles the side of maps (B, inputs, H, W)."
-    def __init__(self, inputs: int, outputs: int, condition: int, eps: float, attention: bool):
+    def __init__(self, inputs: Count, outputs: Count, condition: Count, eps: Positive, attention: bool):
         super().__init__()
         self.norm1, self.norm2 = ConditionalNorm(inputs, condition, eps), ConditionalNorm(outputs, condition, eps)
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
@@ -80,9 +84,11 @@ class Stage(nn.Module):
         return self.attention(h + F.interpolate(self.shortcut(x), scale_factor=2))
 
 # %% ../nbs/02e_biggan_files.ipynb #9bd5327f
+@checked
 class BigGAN(nn.Module):
     "Latents (B, chunks x chunk) and class embeddings (B, D) to images (B, 3, H, W) in [-1, 1]."
-    def __init__(self, widths: tuple[int, ...], attention: int, embedding: int, chunk: int, bottom: int, eps: float):
+    def __init__(self, widths: tuple[Count, ...], attention: int, embedding: Count, chunk: Count, bottom: Count,
+                 eps: Positive):
         super().__init__()
         self.chunks, self.bottom = len(widths), bottom
         self.linear = nn.Linear(chunk, widths[0] * bottom**2)

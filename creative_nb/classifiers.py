@@ -11,7 +11,7 @@ import math
 import torch, torch.nn.functional as F
 from torch import nn
 from .checks import checked, NotNegative
-from .models import check_batch, Classes, network, Shape, Widths
+from .models import _check_batch, Classes, network, Shape, Widths
 
 # %% ../nbs/01d_classifiers.ipynb #44bdd4c2
 class _Plain(nn.Module):
@@ -25,7 +25,7 @@ class _Plain(nn.Module):
     @checked
     def losses(self, x: torch.Tensor, labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
         "Mean over the batch of the cross-entropy `loss` in nats and of the `error` rate; noise is added while training."
-        check_batch(x, self.config["image_shape"], labels, self.config["classes"])
+        _check_batch(x, self.config["image_shape"], labels, self.config["classes"])
         if self.training and self.config["noise"]: x = x + self.config["noise"] * torch.randn_like(x)
         logits = self(x)
         return {"loss": F.cross_entropy(logits, labels), "error": (logits.argmax(1) != labels).float().mean()}

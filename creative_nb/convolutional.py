@@ -15,7 +15,7 @@ from torch import nn
 import torch.nn.functional as F
 from .checks import check_tensor, checked, Count, Positive
 from .core import patch
-from .models import check_batch, Dropout, hidden_layers, Init, initialise, network, Shape, Widths
+from .models import _check_batch, Dropout, hidden_layers, Init, initialise, network, Shape, Widths
 
 # %% ../nbs/01a_convolutional.ipynb #9e7774e7
 Strides = Literal["group", "layer"]
@@ -135,7 +135,7 @@ def decode(self: ConvVAE, z: torch.Tensor) -> torch.Tensor:
 @checked
 def losses(self: ConvVAE, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     "Mean over the batch of `loss`, `nll` (both with `nll_weight`), `kl` in nats, and `mse` of a value; one draw of z."
-    check_batch(x, self.config["image_shape"])
+    _check_batch(x, self.config["image_shape"])
     mean, logvar = (part.float() for part in self.encoder(x))
     logits = self.decoder.logits(mean + torch.randn_like(mean) * (logvar / 2).exp()).float()
     mse = (logits.sigmoid() - x).square().mean()

@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .checks import check_tensor, checked, Count
 from .core import patch
-from .models import Shape, Widths, network, check_batch
+from .models import Shape, Widths, network, _check_batch
 
 # %% ../nbs/02c_diffusion.ipynb #fb49e1e1
 def unet_class():
@@ -82,7 +82,7 @@ def velocity(self: Diffusion, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 @checked
 def losses(self: Diffusion, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     "Mean over the batch and the pixels of the squared error of v, for one draw of time and noise; x is in [0, 1]."
-    check_batch(x, self.config["image_shape"])
+    _check_batch(x, self.config["image_shape"])
     t = (torch.rand(1, device=x.device) + torch.arange(len(x), device=x.device) / len(x)) % 1
     noisy, v = rotate(2 * x - 1, torch.randn_like(x), t)
     return {"loss": F.mse_loss(self.velocity(noisy, t), v)}

@@ -202,6 +202,7 @@ def _now(self: ActivationMaximization, c: torch.Tensor, generator) -> torch.Tens
     return c.detach().clamp(*generator.limits) if not self.recipe.projected else c.detach()
 
 # %% ../nbs/04g_embeddings.ipynb #d208a4f9
+@checked
 def weights_digest(*functions: Callable) -> str:
     "Digest of all tensors of the networks behind some functions."
     h = hashlib.sha256()

@@ -24,10 +24,11 @@ from .novelty import Metric
 from .pairs import in_domain, pair_means, Perceptual
 
 # %% ../nbs/05c_judges.ipynb #212afe31
+@checked
 @dataclass(frozen=True)
 class Judge:
     "Networks that look at images, and the name that stands beside what they say."
-    name: str
+    name: Text
     features: Callable  # images (B, C, H, W) to features (B, F), for the Fréchet distance
     head: Callable  # features to logits (B, classes)
     perceptual: Perceptual
@@ -50,7 +51,7 @@ def looked_at(judge: Judge, images: torch.Tensor) -> tuple[torch.Tensor, torch.T
 # %% ../nbs/05c_judges.ipynb #4a474041
 class SetViews:
     "One set of generated images beside the real ones, as a judge sees them."
-    def __init__(self, scores: "SetScores", images, labels, features, logits, answers=None):
+    def __init__(self, scores, images, labels, features, logits, answers=None):
         self.scores, self.images, self.labels = scores, images, labels  # (N, C, H, W), (N,): the classes they are meant to be
         self.features, self.logits, self.answers = features, logits, answers  # answers: classes by the optimised network
 
@@ -149,7 +150,8 @@ def fit(self: SetScores, images: torch.Tensor, labels: torch.Tensor) -> SetScore
     return self
 
 @patch
-def gaussian(self: SetScores, classes: list[int]):
+@checked
+def gaussian(self: SetScores, classes: list[Whole]):
     "Gaussian of the features of the real images of some classes; each set of classes once."
     key = tuple(sorted(classes))
     if key not in self._gaussians:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'Dropout', 'Shape', 'Widths', 'Init', 'Classes', 'network', 'network_class', 'hidden_layers', 'initialise',
-           'Encoder', 'Decoder', 'VAE', 'check_batch', 'Classifier', 'save_model', 'load_model', 'pretrained']
+           'Encoder', 'Decoder', 'VAE', 'Classifier', 'save_model', 'load_model', 'pretrained']
 
 # %% ../nbs/01_models.ipynb #3d3ddb73
 import math
@@ -141,7 +141,7 @@ def decode(self: VAE, z: torch.Tensor) -> torch.Tensor:
     return self.decoder(z)
 
 # %% ../nbs/01_models.ipynb #fae0949a
-def check_batch(x: torch.Tensor, shape: Sequence[int], labels: torch.Tensor | None = None, classes: int = 0):
+def _check_batch(x: torch.Tensor, shape: Sequence[int], labels: torch.Tensor | None = None, classes: int = 0):
     "ValueError unless `x` holds images (B, *shape) in [0, 1], and `labels` their classes where there are `classes`."
     check_tensor("x", x, shape)
     low, high = x.aminmax()
@@ -155,7 +155,7 @@ def check_batch(x: torch.Tensor, shape: Sequence[int], labels: torch.Tensor | No
 @checked
 def losses(self: VAE, x: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     "Mean over the batch of `loss`, `nll` (both with `nll_weight`) and `kl`, in nats per image; one draw of z."
-    check_batch(x, self.config["image_shape"])
+    _check_batch(x, self.config["image_shape"])
     mean, logvar = self.encoder(x)
     logits = self.decoder.logits(mean + torch.randn_like(mean) * (logvar / 2).exp())
     nll = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x) * self.config["nll_weight"]
@@ -201,7 +201,7 @@ def forward(self: Classifier, x: torch.Tensor) -> torch.Tensor:
 @checked
 def losses(self: Classifier, x: torch.Tensor, labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
     "Mean over the batch of the cross-entropy `loss` in nats and of the `error` rate."
-    check_batch(x, self.config["image_shape"], labels, self.config["classes"])
+    _check_batch(x, self.config["image_shape"], labels, self.config["classes"])
     logits = self(x)
     return {"loss": F.cross_entropy(logits, labels), "error": (logits.argmax(1) != labels).float().mean()}
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from .checks import check_tensor, checked, Count, Seed, Text
+from .checks import check_tensor, checked, Count, Seed, Text, Whole
 from .core import batches, rng
 from .models import Classifier
 
@@ -50,13 +50,14 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.cat([measure(a[s], b[s], **options) for s in batches(len(a), 200)])
 
 # %% ../nbs/05b_pairs.ipynb #7e0799f8
+@checked
 @dataclass(frozen=True)
 class Perceptual:
     "A perceptual distance under the name of what it looks with."
-    name: str
+    name: Text
     compare: Callable  # two batches of images (B, C, H, W) to distances (B,)
-    side: int = 0  # for images of so many pixels or more
-    channels: int = 0  # for images of so many channels; 0: any
+    side: Whole = 0  # for images of so many pixels or more
+    channels: Whole = 0  # for images of so many channels; 0: any
 
     @torch.no_grad()
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['GIVEN', 'FILES', 'Names', 'STARTER', 'Job', 'parameters', 'inputs', 'outputs', 'printed_inputs', 'decides', 'threads',
-           'split_names', 'chosen_papers', 'chosen_settings', 'plan', 'with_needed', 'outputs_before', 'only_one',
-           'written', 'failed', 'check_options', 'run', 'selection', 'in_words', 'summary', 'changed', 'main']
+           'gpus', 'split_names', 'chosen_papers', 'chosen_settings', 'plan', 'with_needed', 'outputs_before',
+           'only_one', 'written', 'failed', 'check_options', 'run', 'selection', 'in_words', 'summary', 'changed',
+           'main']
 
 # %% ../nbs/10_pipeline.ipynb #42edeeb9
 import argparse, json, os, re, shutil, signal, subprocess, sys, time
@@ -117,6 +118,11 @@ def decides(job: Job) -> str:
 def threads(job: Job, cores: Count) -> int:
     "Of `cores`, how many a job takes; Snakemake runs as many jobs at once as fit."
     return 1 if job.scale == "smoke" else cores
+
+def gpus() -> int:
+    "Of the GPUs, how many a job takes: one, where there are any."
+    import torch
+    return int(torch.cuda.is_available())
 
 # %% ../nbs/10_pipeline.ipynb #b4bc7ffe
 Names = str | Sequence[str] | None  # names between commas or spaces, or in a list
