@@ -59,6 +59,7 @@ class UpBlock(nn.Module):
         h = self.conv2(self.relu2(self.norm2(h, condition)))
         return h + F.interpolate(self.shortcut(x), scale_factor=2)
 
+# %% ../nbs/01c_biggan.ipynb #793f2ed3
 @checked
 class DownBlock(nn.Module):
     "A residual stage that halves the side of maps (B, inputs, H, W); the first one of a picture starts without a ReLU."
@@ -117,6 +118,7 @@ def embedded(self: SmallBigGAN, z: torch.Tensor, embeddings: torch.Tensor) -> to
     for block, chunk in zip(self.blocks, chunks): h = block(h, torch.cat([embeddings, chunk], 1))
     return (self.out(h).float().tanh() + 1) / 2
 
+# %% ../nbs/01c_biggan.ipynb #474cc951
 @patch
 @checked
 def forward(self: SmallBigGAN, z: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -164,6 +166,7 @@ def forward(self: ResidualDiscriminator, images: torch.Tensor, labels: torch.Ten
     _check_classes(labels, len(images), self.config["classes"])
     return self.judged(images, self.embed(labels))
 
+# %% ../nbs/01c_biggan.ipynb #d87a4a46
 @patch
 @checked
 def judged(self: ResidualDiscriminator, images: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ def _convolution(name: str, inputs: int, outputs: int, kernel: int, bias: bool =
     shape = (outputs, inputs) if kernel == 0 else (outputs, inputs, kernel, kernel)
     return {f"{name}.weight": shape, **({f"{name}.bias": (outputs,)} if bias else {}), f"{name}.u0": (1, outputs)}
 
+# %% ../nbs/02e_biggan_files.ipynb #c5add90f
 def _norm(name: str, channels: int, condition: int) -> dict[str, tuple]:
     stored = {f"{name}.stored_{part}": (channels,) for part in ("mean", "var")}
     return stored | _convolution(f"{name}.gain", condition, channels, 0, False) | _convolution(f"{name}.bias", condition, channels, 0, False)
@@ -47,6 +48,7 @@ def biggan_layout(widths: tuple[Count, ...], attention: int, classes: Count = 10
     found |= {f"output_layer.0.{part}": (widths[-1],) for part in ("gain", "bias", "stored_mean", "stored_var")}
     return found | _convolution("output_layer.2", widths[-1], 3, 3)
 
+# %% ../nbs/02e_biggan_files.ipynb #bf3e90a9
 @checked
 def full_layout(side: Literal[128, 256]) -> dict[str, tuple[int, ...]]:
     "The layout of the public generator of 128 or 256 pixels."
@@ -68,6 +70,7 @@ class SelfAttention(nn.Module):
         seen = values @ (queries @ keys).softmax(-1).transpose(1, 2)
         return x + self.gamma * self.o(seen.unflatten(2, x.shape[2:]))
 
+# %% ../nbs/02e_biggan_files.ipynb #f83e3111
 @checked
 class Stage(nn.Module):
     "A residual stage that doubles the side of maps (B, inputs, H, W)."
@@ -111,10 +114,12 @@ def _baked(state: dict, name: str) -> torch.Tensor:
     u = F.normalize(v @ flat.T, dim=1)
     return (weight / (u @ flat @ v.T).squeeze()).float()
 
+# %% ../nbs/02e_biggan_files.ipynb #3286994a
 def _norm_state(state: dict, name: str) -> dict:
     parts = {"norm.running_mean": state[f"{name}.stored_mean"], "norm.running_var": state[f"{name}.stored_var"]}
     return parts | {f"{part}.weight": _baked(state, f"{name}.{part}") for part in ("gain", "bias")}
 
+# %% ../nbs/02e_biggan_files.ipynb #41559e1e
 def _layer_state(state: dict, name: str) -> dict:
     bias = {"bias": state[f"{name}.bias"]} if f"{name}.bias" in state else {}
     return {"weight": _baked(state, name), **bias}
@@ -169,6 +174,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     else: state = torch.load(path, map_location="cpu", weights_only=True)
     return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, torch.Tensor)}
 
+# %% ../nbs/02e_biggan_files.ipynb #d65c77b4
 @checked
 def load_biggan(path: str | Path, bn_eps: Positive = 1e-5, device: str | torch.device = "cpu") -> ClassConditional:
     """The generator of a weight file, with its table of embeddings, in evaluation mode.

@@ -45,6 +45,7 @@ class StridedClassifier(_Plain):
         self.features = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.out = nn.Linear(widths[-1], classes)
 
+# %% ../nbs/01d_classifiers.ipynb #ac1345cf
 @network
 @checked
 class DenseClassifier(_Plain):

@@ -54,6 +54,7 @@ def scale(self: ClassConditional) -> float:
     "Standard deviation of all entries of the table."
     return self.embeddings.double().std(correction=0).item()
 
+# %% ../nbs/02d_conditional.ipynb #30fa6e49
 @patch
 @property
 def limits(self: ClassConditional) -> tuple[float, float]:
@@ -67,6 +68,7 @@ def latents(self: ClassConditional, n: Count, seed: Seed, purpose: str = "latent
     "(n, *latent): standard normal, on the device of the table; the same seed and purpose give the same."
     return standard_normal(n, self.latent_shape, seed, purpose).to(self.embeddings.device)
 
+# %% ../nbs/02d_conditional.ipynb #545ec4e7
 @patch
 @torch.no_grad()
 @checked
@@ -84,6 +86,7 @@ def with_embeddings(self: ClassConditional, embeddings: torch.Tensor, name: str 
     return ClassConditional(self.model, embeddings, self.latent_shape, value_range=self.value_range, module=self.module,
                             name=name or self.name)
 
+# %% ../nbs/02d_conditional.ipynb #61621439
 @patch
 def as_generator(self: ClassConditional) -> Generator:
     "For `CreativeDecoder`: embeddings are drawn from the table where they are not given."

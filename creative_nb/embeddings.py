@@ -62,6 +62,7 @@ def log_probability(classifier: Callable) -> Callable:
     objective.network = classifier
     return objective
 
+# %% ../nbs/04g_embeddings.ipynb #21aa11ff
 @checked
 def realism(discriminator: Callable) -> Callable:
     "Objective: the score (B,) of a discriminator of images and classes; there are no logits."
@@ -76,12 +77,14 @@ def _seen(measure: str, images, logits, features: Callable | None) -> torch.Tens
     if measure == "features": return features(images).flatten(1)
     return logits.softmax(1)
 
+# %% ../nbs/04g_embeddings.ipynb #08815564
 @checked
 def pair_diversity(seen: torch.Tensor, z: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     "(R,): Eq. 2.1 for features (R, n, F) of images, their latents (R, n, L) and pairs (R, P, 2) of places."
     def apart(x): return (_at(x, pairs[:, :, 0]) - _at(x, pairs[:, :, 1])).flatten(2).norm(dim=2)
     return (apart(seen) / apart(z)).mean(1)
 
+# %% ../nbs/04g_embeddings.ipynb #95be15e7
 def _at(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return x[torch.arange(len(x), device=x.device)[:, None], places]
 
@@ -89,6 +92,7 @@ def _at(x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 def _normal(n: int, shape: Sequence[int], seed: int, what: str, target: int, trial: int, *more) -> torch.Tensor:
     return standard_normal(n, tuple(shape), seed, " ".join(map(str, (what, target, trial, *more))))
 
+# %% ../nbs/04g_embeddings.ipynb #517b9bbf
 @checked
 def noised(generator: ClassConditional, own: torch.Tensor, noise: NotNegative, targets: Sequence[Whole], trials: Count,
            seed: Seed = 0) -> torch.Tensor:
@@ -197,6 +201,7 @@ def _search(self: ActivationMaximization, generator, objective, targets: list[in
     final = self._now(c, generator).view(*shape, -1)
     return {"embeddings": final, "trace": trace, **{f"kept.{s}": kept[s] for s in self.keep}}
 
+# %% ../nbs/04g_embeddings.ipynb #2341a14d
 @patch
 def _now(self: ActivationMaximization, c: torch.Tensor, generator) -> torch.Tensor:
     return c.detach().clamp(*generator.limits) if not self.recipe.projected else c.detach()
@@ -213,6 +218,7 @@ def weights_digest(*functions: Callable) -> str:
                 h.update(v.detach().cpu().contiguous().numpy())
     return h.hexdigest()
 
+# %% ../nbs/04g_embeddings.ipynb #9d4dd1e8
 @patch
 def _identity(self: ActivationMaximization, generator, objective) -> dict:
     table = hashlib.sha256(generator.embeddings.cpu().contiguous().numpy()).hexdigest()
@@ -235,7 +241,7 @@ def _finished(self: ActivationMaximization, identity: dict, device) -> dict[int,
         done.setdefault(int(target), {})[part] = v.to(device)
     return done
 
-
+# %% ../nbs/04g_embeddings.ipynb #4125f563
 @patch
 def _keep_finished(self: ActivationMaximization, done: dict[int, dict], identity: dict):
     tensors = {f"{k}.{part}": v.cpu().contiguous() for k, found in done.items() for part, v in found.items()}

@@ -35,6 +35,7 @@ class Judge:
 
     def __repr__(self): return f"Judge({self.name}; {self.perceptual.name})"
 
+# %% ../nbs/05c_judges.ipynb #35fd987b
 @checked
 def judge_of(classifier: Classifier, name: Text) -> Judge:
     "An in-domain classifier as the judge of accuracy, distribution and perceptual distance."
@@ -85,6 +86,7 @@ def measure(name: Text, label: Text, short: Text, good: Literal["higher", "lower
         return compute
     return register
 
+# %% ../nbs/05c_judges.ipynb #7c669994
 @checked
 def measure_label(name: Text, judge: Judge) -> str:
     "Label of a measure for a figure or a table, with the names of what it was measured by."
@@ -105,12 +107,15 @@ def _fooling_gap(views: SetViews): return _optimised_accuracy(views) - _accuracy
 @measure("fid", "Fréchet distance, {judge}", "Fréchet distance", "lower", together=True)
 def _fid(views: SetViews): return frechet_distance(_quiet(fit_gaussian, views.features), views.real)
 
+# %% ../nbs/05c_judges.ipynb #968719ac
 @measure("inception_score", "Inception Score, {judge}", "Inception Score", "higher", together=True, low=1.0)
 def _inception_score(views: SetViews): return _splits(views)[0]
 
+# %% ../nbs/05c_judges.ipynb #a7bdaa19
 @measure("inception_score_sd", "standard deviation over splits", "over splits", "lower", together=True)
 def _inception_score_sd(views: SetViews): return _splits(views)[1]
 
+# %% ../nbs/05c_judges.ipynb #a2e3be71
 def _splits(views: SetViews) -> tuple[float, float]:
     "Inception Score of all classes: shuffled first, as a split of images sorted by class holds one class alone."
     if len(views.labels.unique()) < 2: return math.nan, math.nan
@@ -140,6 +145,7 @@ class SetScores:
         self.judge, self.pairs, self.splits, self.seed = judge, pairs, splits, seed
         self._gaussians = {}
 
+# %% ../nbs/05c_judges.ipynb #95413550
 @patch
 @checked
 def fit(self: SetScores, images: torch.Tensor, labels: torch.Tensor) -> SetScores:
@@ -149,6 +155,7 @@ def fit(self: SetScores, images: torch.Tensor, labels: torch.Tensor) -> SetScore
     self.labels_, self._gaussians = labels, {}
     return self
 
+# %% ../nbs/05c_judges.ipynb #b9c91688
 @patch
 @checked
 def gaussian(self: SetScores, classes: list[Whole]):
@@ -159,6 +166,7 @@ def gaussian(self: SetScores, classes: list[Whole]):
         self._gaussians[key] = _quiet(fit_gaussian, self.features_[here])
     return self._gaussians[key]
 
+# %% ../nbs/05c_judges.ipynb #1f470422
 def _quiet(f: Callable, *args):
     "Call `f` without the warning of a singular covariance: a class often has fewer images than there are features."
     with warnings.catch_warnings():

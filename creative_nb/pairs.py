@@ -37,6 +37,7 @@ def ms_ssim_scales(side: Count) -> tuple[int, int]:
     if side > 160: return 5, 11
     return max(s for s in range(1, 6) if side // 2 ** (s - 1) > 6), 7
 
+# %% ../nbs/05b_pairs.ipynb #0483b68a
 @torch.no_grad()
 @checked
 def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -78,6 +79,7 @@ def _maps(classifier: Classifier, x: torch.Tensor) -> list[torch.Tensor]:
         if isinstance(layer, nn.ReLU) and x.ndim == 4: found.append(nn.functional.normalize(x, dim=1, eps=1e-10))
     return found
 
+# %% ../nbs/05b_pairs.ipynb #0470dc0d
 @checked
 def in_domain(classifier: Classifier, name: Text) -> Perceptual:
     "By the convolutions of a classifier that knows such images."
@@ -93,6 +95,7 @@ def _without(name: str, **values):
         sys.modules[name] = ModuleType(name)
         vars(sys.modules[name]).update(values)
 
+# %% ../nbs/05b_pairs.ipynb #3289a249
 @checked
 def st_lpips(network: Literal["alex", "vgg"] = "alex") -> Perceptual:
     "Shift-tolerant LPIPS (Ghildyal and Liu 2022). ImportError says how to get it."
@@ -103,6 +106,7 @@ def st_lpips(network: Literal["alex", "vgg"] = "alex") -> Perceptual:
     with contextlib.redirect_stdout(io.StringIO()): model = stlpips.LPIPS(net=network, variant="shift_tolerant").eval()
     return Perceptual(f"ST-LPIPS ({network})", lambda a, b: model(a, b, normalize=True), side=64, channels=3)
 
+# %% ../nbs/05b_pairs.ipynb #37db20dd
 @checked
 def lpips(network: Literal["alex", "vgg", "squeeze"] = "alex") -> Perceptual:
     "LPIPS (Zhang et al. 2018). ImportError without the package; its backbone is fetched by torchvision if it is not cached."

@@ -20,7 +20,7 @@ from .checks import Count, NotNegative, Text, checked
 from .core import File, digest, from_root, repo_root, write_text
 from .execute import (PARENT, check_parameters, code_parts, execute, follow_parent, from_here,
                                  known_parameters, modules, partials)
-from .experiment import check_images, load_setting
+from .setting import check_images, load_setting
 from .images import folder_stamp
 from .lookup import where
 from .paper import WHOLE, Paper, expect, known_settings, load_paper, paper_names, shelf

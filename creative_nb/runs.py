@@ -141,12 +141,13 @@ def read_table(path: File) -> pd.DataFrame:
 # %% ../nbs/09_runs.ipynb #b15a208b
 @checked
 def small_png(picture: bytes, tolerance: Whole = 8) -> bytes:
-    """The same PNG with a palette of 256 colours or, if a pixel would move by more than `tolerance` of 255,
-    with each channel rounded to levels so close that none moves by more."""
+    """The same PNG in shades of grey if it has no colour, or with a palette of 256 colours or, if a pixel would move by
+    more than `tolerance` of 255, with each channel rounded to levels so close that none moves by more."""
     from PIL import Image
     try: image = Image.open(io.BytesIO(picture)).convert("RGB")
     except (OSError, SyntaxError) as e: raise ValueError(f"picture={shown(picture)}: expected a PNG") from e
     few, pixels = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE), np.asarray(image)
+    if (pixels == pixels[:, :, :1]).all(): return min(_png(image.convert("L")), _png(few), key=len)
     if np.abs(pixels.astype(int) - np.asarray(few.convert("RGB"), int)).max() <= tolerance: return _png(few)
     levels = np.linspace(0, 255, 1 + -(-255 // max(1, 2 * tolerance))).round().astype(int)
     nearest = levels[np.abs(np.arange(256)[:, None] - levels).argmin(1)].astype(np.uint8)

@@ -11,10 +11,11 @@ import torch
 
 from creative_nb import adversarial
 from creative_nb.adversarial import (AdversarialTrainer, GANSchedule, augmented, class_sheet, discriminator_loss, drawn,
-                                     follow, sliced_wasserstein, spread, standing, trained_gan, warning_of)
+                                     follow, sliced_wasserstein, spread, standing, warning_of)
 from creative_nb.core import load_config, load_tensors, repo_root, standard_normal
 from creative_nb.data import ImageData, load_data, Split
 from creative_nb.decode import CreativeDecoder, LowActive
+from creative_nb.gan_files import trained_gan
 from creative_nb.gan import ConditionalGenerator, ProjectionDiscriminator
 from creative_nb.training import fresh
 
@@ -24,9 +25,10 @@ import sys, warnings, torch
 sys.path.insert(0, sys.argv[2])
 from test_adversarial import small_data
 import creative_nb.adversarial as a
+import creative_nb.gan_files as g
 init = a.AdversarialTrainer.__init__.__wrapped__
-init.__defaults__ = (*init.__defaults__[:-2], 0.0, 20)
-a.train_gan_to_file(sys.argv[1], small_data(), a.GANSchedule(steps=60, batch_size=8), 3, {"width": 4}, {"width": 4}, 20)
+init.__defaults__ = (*init.__defaults__[:-3], 0.0, 20, None)
+g.train_gan_to_file(sys.argv[1], small_data(), a.GANSchedule(steps=60, batch_size=8), 3, {"width": 4}, {"width": 4}, 20)
 """
 
 

@@ -11,8 +11,9 @@ from creative_nb.biggan import ResidualDiscriminator, SmallBigGAN
 from creative_nb.classifiers import StridedClassifier
 from creative_nb.conditional import ClassConditional, conditional
 from creative_nb.core import rng, standard_normal
-from creative_nb.embeddings import (BIGGAN_SD, FINETUNING, NOISE, RECIPES, ActivationMaximization, Recipe, distance_moved,
-                                    favourites, log_probability, noised, pair_diversity, realism, starts)
+from creative_nb.embeddings import (BIGGAN_SD, FINETUNING, NOISE, RECIPES, ActivationMaximization, Recipe,
+                                    distance_moved, favourites, log_probability, noised, pair_diversity, realism,
+                                    starts)
 
 SMALL = replace(RECIPES["AM-S"], steps=12, latents=6, redraw=5, pairs=4)
 
@@ -54,12 +55,14 @@ def one_trial(generator, classifier, recipe, target, trial, seed=0):
 
 
 @pytest.mark.parametrize("recipe", [
-    SMALL, replace(SMALL, start="mean", lr=0.5), replace(SMALL, diversity=2.0), replace(SMALL, diversity=1.0, measure="pixels"),
-    replace(SMALL, diversity=1.0, measure="features"), replace(SMALL, decay=0.9, projected=False, lr=0.5)],
+    SMALL, replace(SMALL, start="mean", lr=0.5), replace(SMALL, diversity=2.0),
+    replace(SMALL, diversity=1.0, measure="pixels"), replace(SMALL, diversity=1.0, measure="features"),
+    replace(SMALL, decay=0.9, projected=False, lr=0.5)],
     ids=["own", "mean", "softmax", "pixels", "features", "released"])
 def test_all_trials_at_once_find_what_one_at_a_time_finds(networks, recipe):
     generator, classifier = networks
-    found = ActivationMaximization(recipe, trials=2).fit(generator, log_probability(classifier), [0, 3], classifier.features)
+    search = ActivationMaximization(recipe, trials=2)
+    found = search.fit(generator, log_probability(classifier), [0, 3], classifier.features)
     for i, k in enumerate((0, 3)):
         for t in range(2):
             slow = one_trial(generator, classifier, recipe, k, t)
@@ -79,7 +82,8 @@ def test_printed_numbers_for_biggans_table():
 def test_a_search_whose_answer_is_known():
     "Images are the embedding itself and the classifier is linear, so the target's direction is the way up."
     directions = torch.eye(4)
-    generator = ClassConditional(lambda z, c: c + 0 * z[:, :1], torch.randn(4, 4, generator=torch.Generator().manual_seed(1)), (2,))
+    table = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    generator = ClassConditional(lambda z, c: c + 0 * z[:, :1], table, (2,))
     search = ActivationMaximization(Recipe(lr=0.2, steps=150, noise=0.0), trials=1)
     found = search.fit(generator, log_probability(lambda x: x @ directions.T), [0, 1, 2, 3]).embeddings_[:, 0]
     low, high = generator.limits
@@ -93,7 +97,8 @@ def test_a_negative_weight_makes_images_alike(networks):
     z = generator.latents(40, 1)
     spread = lambda c: generator.sample(z, c).std(0).mean()
     alike = replace(SMALL, diversity=-20.0, measure="pixels", steps=60, lr=0.3)
-    found = ActivationMaximization(alike, trials=1).fit(generator, log_probability(classifier), [0, 1]).embeddings_[:, 0]
+    search = ActivationMaximization(alike, trials=1).fit(generator, log_probability(classifier), [0, 1])
+    found = search.embeddings_[:, 0]
     for k, c in enumerate(found): assert spread(c) < spread(generator.embeddings[k])
 
 
@@ -122,10 +127,12 @@ def test_a_killed_search_goes_on_and_a_changed_one_is_refused(networks, tmp_path
     size = path.stat().st_size
     resumed = ActivationMaximization(SMALL, trials=2, state=path, at_once=1).fit(generator, objective, [0, 2])
     assert path.stat().st_size > size
-    assert torch.equal(resumed.embeddings_, ActivationMaximization(SMALL, trials=2, at_once=1).fit(generator, objective, [0, 2]).embeddings_)
+    whole = ActivationMaximization(SMALL, trials=2, at_once=1).fit(generator, objective, [0, 2])
+    assert torch.equal(resumed.embeddings_, whole.embeddings_)
     for changed in (dict(recipe=replace(SMALL, lr=0.3)), dict(seed=1), dict(trials=3)):
         with pytest.raises(ValueError, match="of another search"):
-            ActivationMaximization(**{"recipe": SMALL, "trials": 2, "state": path} | changed).fit(generator, objective, [0])
+            search = ActivationMaximization(**{"recipe": SMALL, "trials": 2, "state": path} | changed)
+            search.fit(generator, objective, [0])
     with torch.no_grad(): other = conditional(SmallBigGAN((1, 8, 8), 4, (8, 8), 10, 6))
     with pytest.raises(ValueError, match="of another search"):
         ActivationMaximization(SMALL, trials=2, state=path).fit(other, objective, [0])
@@ -135,7 +142,7 @@ def test_favourites_are_the_most_probable():
     generator = ClassConditional(lambda z, c: c + 0 * z[:, :1], torch.eye(3), (1,))
     logits = torch.tensor([[0.0, 5, 2], [5, 0, 0], [0, 0, 5]])  # of images of each class, by target
     objective = log_probability(lambda x: x @ logits)
-    assert favourites(generator, objective, 1, 3).tolist() == [0, 1, 2] or favourites(generator, objective, 1, 1).item() == 0
+    assert favourites(generator, objective, 1, 1).item() == 0
     assert favourites(generator, objective, 0, 1).item() == 1
     top = starts(generator, objective, Recipe(start="top"), [2], 2)
     assert torch.equal(top[0, 0], torch.eye(3)[2]) and torch.equal(top[0, 1], torch.eye(3)[0])
@@ -145,7 +152,8 @@ def test_finetuning_follows_the_discriminator(networks):
     generator, _ = networks
     torch.manual_seed(1)
     discriminator = ResidualDiscriminator((1, 8, 8), 4, (8, 8)).eval().requires_grad_(False)
-    search = ActivationMaximization(replace(FINETUNING, lr=0.3), trials=2).fit(generator, realism(discriminator), [0, 1])
+    search = ActivationMaximization(replace(FINETUNING, lr=0.3), trials=2)
+    search.fit(generator, realism(discriminator), [0, 1])
     first, last = (search.trace_[search.trace_.step == s].score.mean() for s in (0, 9))
     assert last > first
 
@@ -169,8 +177,8 @@ def test_pair_diversity_by_hand():
     random = np.random.default_rng(0)
     seen, z = (torch.from_numpy(random.standard_normal((2, 5, d))) for d in (3, 4))
     pairs = torch.tensor([[[0, 1], [2, 4]], [[1, 3], [0, 2]]])
-    by_hand = [np.mean([np.linalg.norm(seen[r, i] - seen[r, j]) / np.linalg.norm(z[r, i] - z[r, j]) for i, j in pairs[r]])
-               for r in range(2)]
+    share = lambda r, i, j: np.linalg.norm(seen[r, i] - seen[r, j]) / np.linalg.norm(z[r, i] - z[r, j])
+    by_hand = [np.mean([share(r, i, j) for i, j in pairs[r]]) for r in range(2)]
     assert np.allclose(pair_diversity(seen, z, pairs), by_hand)
 
 
@@ -180,7 +188,8 @@ def test_a_strangers_generator_in_three_lines():
     net = nn.Sequential(nn.Linear(3 + 2, 16), nn.Tanh(), nn.Linear(16, 16), nn.Sigmoid()).requires_grad_(False)
     generator = ClassConditional(lambda z, c: net(torch.cat([z, c], 1)).view(-1, 1, 4, 4), torch.eye(2), (3,))
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
-    search = ActivationMaximization(replace(RECIPES["AM-L"], steps=40), trials=3).fit(generator, log_probability(classifier), [0, 1])
+    search = ActivationMaximization(replace(RECIPES["AM-L"], steps=40), trials=3)
+    search.fit(generator, log_probability(classifier), [0, 1])
     assert search.embeddings_.shape == (2, 3, 2)
     score = search.trace_.groupby("step").score.mean()
     assert score.iloc[-1] > score.iloc[0]

@@ -3,7 +3,8 @@ import pytest, torch
 
 from creative_nb.core import load_tensors, save_tensors
 from creative_nb.data import load_data
-from creative_nb.experiment import Network, Networks, Run, load_setting
+from creative_nb.experiment import Networks, Run
+from creative_nb.setting import Network, load_setting
 from creative_nb.models import Classifier, load_model, save_model
 from creative_nb.training import Schedule, train_to_file
 

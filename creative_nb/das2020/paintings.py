@@ -13,13 +13,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, torch
 from torch import nn
-from ..adversarial import (class_sheet, drawn, GANSchedule, images_of, sheet, sliced_wasserstein, spread,
-                                     trained_gan)
+from ..adversarial import class_sheet, drawn, GANSchedule, images_of, sheet, sliced_wasserstein, spread
 from ..checks import checked, Positive, Seed
 from ..core import atomic_path, batches, standard_normal
 from ..decode import CreativeDecoder
 from ..distributions import fid, random_images
 from ..experiment import Run, set_style
+from ..gan_files import trained_gan
 from ..generators import Generator
 from ..images import as_float
 from ..layers import suggest_layers

@@ -29,6 +29,7 @@ def searched(run: Run, recipe: Recipe, classes: list[Whole], trials: Count, name
     search = ActivationMaximization(recipe, trials, run.setting.seed, state=state)
     return search.fit(generator, log_probability(optimised), classes)
 
+# %% ../../nbs/li2020/03_activation.ipynb #d8dd1307
 @checked
 def all_embeddings(run: Run, classes: list[Whole], trials: Count, steps: Count) -> dict[str, torch.Tensor]:
     "(K, trials, D) for each method of Table 3.1: the learned embeddings once, noise and searches `trials` times."
@@ -45,12 +46,14 @@ def all_embeddings(run: Run, classes: list[Whole], trials: Count, steps: Count) 
 @checked
 def embeddings_path(run: Run): return run.out / "checkpoints" / f"{run.dataset}_embeddings.safetensors"
 
+# %% ../../nbs/li2020/03_activation.ipynb #d2c51e1a
 @checked
 def keep_embeddings(run: Run, found: dict[str, torch.Tensor], classes: list[Whole]):
     "Write the embeddings of every method, with the classes that they are of."
     save_tensors(embeddings_path(run), {k: v.cpu().contiguous() for k, v in found.items()}, {"classes": list(classes)})
     record(embeddings_path(run))
 
+# %% ../../nbs/li2020/03_activation.ipynb #f7efe0bc
 @checked
 def kept_embeddings(run: Run) -> tuple[dict[str, torch.Tensor], list[int]]:
     "What `keep_embeddings` wrote. FileNotFoundError says which notebook does."
@@ -74,6 +77,7 @@ def judged(run: Run, scores: SetScores, found: dict[str, torch.Tensor], classes:
         parts.append(rows.assign(method=name, trial=t, moved=[*moved, float(np.mean(moved))]))
     return pd.concat(parts, ignore_index=True)
 
+# %% ../../nbs/li2020/03_activation.ipynb #8fba13a5
 @checked
 def judged_real(run: Run, scores: SetScores, classes: list[Whole], samples: Count) -> pd.DataFrame:
     "The same measures of real test images, up to `samples` of each class."
@@ -130,6 +134,7 @@ def gap_closed(table: pd.DataFrame) -> pd.DataFrame:
     closed = (whole - whole.loc["GAN"]) / gap
     return closed.drop(index=["real", "GAN"]).reset_index()
 
+# %% ../../nbs/li2020/03_activation.ipynb #7de2596e
 @checked
 def matched(table: pd.DataFrame) -> pd.Series:
     "For each class: whether a trial of AM-S or AM-L reaches the real diversity by MS-SSIM or by the perceptual distance."

@@ -21,6 +21,7 @@ def trained(run: Run, classifiers: dict[str, dict]) -> dict[str, torch.nn.Module
     "A classifier for each entry: the setting's optimised one with changes."
     return {name: run.changed(optimised=about).networks.optimised for name, about in classifiers.items()}
 
+# %% ../../nbs/li2020/05_classifiers.ipynb #ed9658d8
 @torch.no_grad()
 @checked
 def test_accuracy(run: Run, network: torch.nn.Module) -> float:
@@ -47,6 +48,7 @@ def classifier_rows(run: Run, scores: SetScores, networks: dict[str, torch.nn.Mo
             rows.append({"search": search, "classifier": name, "trial": t, **whole, **_by_each(images, networks)})
     return pd.DataFrame(rows).drop(columns="class"), found
 
+# %% ../../nbs/li2020/05_classifiers.ipynb #510c12b5
 @torch.no_grad()
 def _by_each(images: torch.Tensor, networks: dict) -> dict[str, float]:
     "Accuracy of images (K, n, ...) of classes 0 to K - 1 by each classifier."

@@ -26,6 +26,7 @@ def variants(steps: Count) -> dict[str, Recipe]:
         found |= {f"{measure}, λ = {w:g}": replace(plain, measure=measure, diversity=w) for w in weights}
     return found
 
+# %% ../../nbs/li2020/04_diversity_terms.ipynb #1097fba2
 @checked
 def variant_rows(run: Run, scores: SetScores, recipes: dict[str, Recipe], classes: list[Whole], trials: Count,
                  samples: Count) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:

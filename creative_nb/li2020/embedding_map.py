@@ -24,6 +24,7 @@ def of_kind(kind: Text) -> np.ndarray:
     for stretch in KINDS[kind]: found[list(stretch)] = True
     return found
 
+# %% ../../nbs/li2020/02_embedding_map.ipynb #89847615
 @checked
 def nearest_other(table: np.ndarray) -> np.ndarray:
     "(K,): for each row of (K, D) the nearest other one."
@@ -31,6 +32,7 @@ def nearest_other(table: np.ndarray) -> np.ndarray:
     np.fill_diagonal(gaps, np.inf)
     return gaps.argmin(1)
 
+# %% ../../nbs/li2020/02_embedding_map.ipynb #03bd35ef
 def _gaps(table: np.ndarray) -> np.ndarray: return torch.cdist(*[torch.from_numpy(table.astype(np.float64))] * 2).numpy()
 
 # %% ../../nbs/li2020/02_embedding_map.ipynb #2ef57e1d
@@ -58,6 +60,7 @@ def released(folder: str | Path, part: Text = "imagenet") -> tuple[np.ndarray, n
     files = sorted((Path(folder) / part).glob("*.npy"))
     return np.array([int(f.stem.split("_")[0]) for f in files]), np.stack([np.load(f).reshape(-1)[:128] for f in files])
 
+# %% ../../nbs/li2020/02_embedding_map.ipynb #a13420e8
 @checked
 def after_search(table: np.ndarray, classes: np.ndarray, found: np.ndarray) -> pd.Series:
     "How embeddings (N, D) that were found for some classes of a table (K, D) lie in it."

@@ -38,6 +38,7 @@ def eyes(folder: str | Path, download: bool = False) -> tuple[ClassConditional, 
     return (ClassConditional(model, table, (latent,), value_range=(-1, 1), module=network, name="painted eyes"),
             eye_classifier(weights_in(paths[1], EYE_CLASSIFIER)))
 
+# %% ../../nbs/li2020/11_eyes.ipynb #dfca7ff3
 @checked
 def eye_classifier(weights: dict) -> nn.Module:
     "The ResNet-18 of the weights, in evaluation mode."
@@ -55,6 +56,7 @@ def ordered(generator: ClassConditional) -> ClassConditional:
     rows = [table[known.index(name)] if name in known else table.mean(0) for name in EYE_CLASSIFIER.classes]
     return generator.with_embeddings(torch.stack(rows))
 
+# %% ../../nbs/li2020/11_eyes.ipynb #48eaa688
 @torch.no_grad()
 @checked
 def eye_row(generator: ClassConditional, classifier: nn.Module, embedding: torch.Tensor, k: Whole, z: torch.Tensor,
@@ -67,6 +69,7 @@ def eye_row(generator: ClassConditional, classifier: nn.Module, embedding: torch
     row = {"accuracy_224": (large == k).double().mean().item(), "ms_ssim": ms_ssim(a, b).mean().item()}
     return row | ({} if perceptual is None else {perceptual.name: perceptual(a, b).mean().item()})
 
+# %% ../../nbs/li2020/11_eyes.ipynb #314233af
 @checked
 def eye_rows(generator: ClassConditional, classifier: nn.Module, names: list[str], unknown: list[str], trials: Count,
              recipe_change: dict, samples: Count, seed: Whole) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:

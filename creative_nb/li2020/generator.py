@@ -21,6 +21,7 @@ def test_images(run: Run, k: Whole, n: Count) -> torch.Tensor:
     found = torch.cat([as_float(splits[s].images[splits[s].labels == k][:n]) for s in ("test", "train")])
     return found[:n]
 
+# %% ../../nbs/li2020/01_generator.ipynb #33d9b675
 @checked
 def rows_by_class(rows: dict[str, torch.Tensor], columns: Count, title: str = "", zoom: float = 0.42):
     "Figure with a row of the first images of (N, C, H, W) beside each name."
@@ -43,6 +44,7 @@ def scorer(run: Run, pairs: Count = 200) -> SetScores:
     train = run.networks.data.train
     return SetScores(judge, pairs, seed=run.setting.seed).fit(train.images, train.labels)
 
+# %% ../../nbs/li2020/01_generator.ipynb #1a09bed3
 @checked
 def real_sets(run: Run, n: Count) -> torch.Tensor:
     "(K, n, C, H, W): real images of each class, as many of each as there are, n at most."

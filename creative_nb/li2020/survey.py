@@ -25,6 +25,7 @@ def panels(run: Run, c: torch.Tensor, classes: list[int], side: Count) -> torch.
     pair = lambda e, k: torch.stack([sheet(g.sample(z, e), side), sheet(g.sample(z, g.embeddings[k]), side)])
     return torch.stack([pair(e, k) for e, k in zip(c, classes)])
 
+# %% ../../nbs/li2020/09_survey.ipynb #558a4ec0
 @checked
 def survey(run: Run, c: torch.Tensor, classes: list[int], question: Text, method: Text):
     "Pool and manifest of one survey; order and names of a simulated one follow from the setting's seed."

@@ -1,5 +1,5 @@
-"""Activation maximisation against a plain loop over the same batches, and all trials of a class against one after another,
-as ratios in one run on the same machine.
+"""Activation maximisation against a plain loop over the same batches, and all trials of a class against one after
+another, as ratios in one run on the same machine.
 
     python tests/benchmarks/bench_embeddings.py
 """
@@ -41,12 +41,14 @@ def main(steps: int, trials: int, repetitions: int):
     classifier = StridedClassifier().eval().requires_grad_(False)
     objective, recipe = log_probability(classifier), replace(RECIPES["AM-S"], steps=steps)
     search = lambda n, seed=0: ActivationMaximization(recipe, n, seed).fit(generator, objective, [0])
-    runs = {"plain loop, all trials": lambda: plain(generator, classifier, recipe, trials), "all trials": lambda: search(trials),
+    runs = {"plain loop, all trials": lambda: plain(generator, classifier, recipe, trials),
+            "all trials": lambda: search(trials),
             "one trial after another": lambda: [search(1, seed) for seed in range(trials)]}
     times = {name: min(seconds(f) for _ in range(repetitions)) for name, f in runs.items()}
     for name, t in times.items(): print(f"{name:26} {t:.2f} s")
     print(f"throughput relative to the plain loop: {times['plain loop, all trials'] / times['all trials']:.2f}")
-    print(f"all trials at once against one after another: {times['one trial after another'] / times['all trials']:.2f} times as fast")
+    faster = times["one trial after another"] / times["all trials"]
+    print(f"all trials at once against one after another: {faster:.2f} times as fast")
 
 
 if __name__ == "__main__":
