@@ -26,7 +26,7 @@ def searched(run: Run, recipe: Recipe, classes: list[Whole], trials: Count, name
     generator, optimised = run.networks.gan, run.networks.optimised
     key = weights_digest(generator.model, optimised)[:10]
     state = run.out / "searches" / f"{name}_{key}_{recipe.steps}_{trials}.safetensors"
-    search = ActivationMaximization(recipe, trials, run.setting.seed, state=state)
+    search = ActivationMaximization(recipe, trials, run.setting.seed, at_once=500, state=state)  # some classes at a time
     return search.fit(generator, log_probability(optimised), classes)
 
 # %% ../../nbs/li2020/03_activation.ipynb #d8dd1307
