@@ -44,6 +44,8 @@ def ms_ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     "(N,): MS-SSIM of images (N, C, H, W) in [0, 1]; 1 for the same image. ImportError without torchmetrics."
     check_tensor("a", a, ndim=4)
     check_tensor("b", b, tuple(a.shape[1:]))
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise ImportError("torchmetrics is not installed: pip install 'creative_nb[diversity]'")
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as measure
     scales, window = ms_ssim_scales(min(a.shape[2:]))
     weights = tuple(w / sum(WEIGHTS[:scales]) for w in WEIGHTS[:scales])
@@ -100,7 +102,7 @@ def _without(name: str, **values):
 def st_lpips(network: Literal["alex", "vgg"] = "alex") -> Perceptual:
     "Shift-tolerant LPIPS (Ghildyal and Liu 2022). ImportError says how to get it."
     if importlib.util.find_spec("stlpips_pytorch") is None:
-        raise ImportError("stlpips_pytorch is not installed: pip install stlpips-pytorch")
+        raise ImportError("stlpips_pytorch is not installed: pip install 'creative_nb[pretrained]'")
     _without("torchsummary", summary=None)
     from stlpips_pytorch import stlpips
     with contextlib.redirect_stdout(io.StringIO()): model = stlpips.LPIPS(net=network, variant="shift_tolerant").eval()

@@ -13,6 +13,7 @@ from creative_nb.biggan import ResidualDiscriminator, SmallBigGAN, without_spect
 from creative_nb.biggan_files import biggan_layout, full_layout, load_biggan, random_state
 from creative_nb.core import repo_root
 from creative_nb.data import ImageData, Split
+from creative_nb.experiment import Run
 from creative_nb.gan_files import trained_gan
 from creative_nb.models import load_model
 from creative_nb.training import fresh
@@ -179,3 +180,17 @@ def test_other_files_are_refused(tmp_path):
     torch.save(state | {"blocks.1.0.conv1.weight": torch.zeros(1, 2, 3, 3)}, path)
     with pytest.raises(ValueError, match="blocks.1.0.conv1.weight is .*expected"): load_biggan(path)
     assert biggan_layout((8, 8), -1, 3, 2, 2)["shared.weight"] == (3, 2)
+
+
+def test_the_committed_generator_serves():
+    "The record of the files is that of the declared training, and the discriminator lies beside."
+    if not (repo_root() / "data/raw/FashionMNIST").is_dir(): pytest.skip("FashionMNIST is not in data/raw")
+    networks = Run("li2020", "fmnist", "paper").networks
+    assert networks.gan_path() == repo_root() / "data/checkpoints/fmnist_smallbiggan.safetensors"
+    assert networks.path("optimised") == repo_root() / "data/checkpoints/fmnist_optimised.safetensors"
+    z, labels = networks.gan.latents(200, 5), torch.arange(200) % 10
+    with torch.no_grad():
+        images = networks.gan(z, networks.gan.embeddings[labels])
+        right = (networks.classifier(images).argmax(1) == labels).double().mean()
+        scores = [networks.discriminator(x, labels) for x in (images, torch.rand_like(images))]
+    assert right > 0.8 and scores[0].mean() > scores[1].mean()
