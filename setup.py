@@ -21,5 +21,6 @@ setup(
     package_data={cfg["lib_name"]: ["*.css", "*.js"]},  # the annotation page
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={name: cfg[f"{name}_requirements"].split() for name in ("dev", "bayes", "diffusion", "diversity", "pretrained")},
+    extras_require={name: cfg[f"{name}_requirements"].split()
+                    for name in ("dev", "bayes", "diffusion", "diversity", "pretrained")},
 )

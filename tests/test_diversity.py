@@ -12,9 +12,14 @@ from creative_nb.diversity import (half_samples, of_spectrum, pairwise, precisio
                                    spanning_length, vendi_score, weitzman)
 
 FEW = settings(deadline=None, max_examples=40)
-POINTS = st.builds(lambda n, d, seed, whole: (torch.randint(4, (n, d), generator=torch.Generator().manual_seed(seed)).float()
-                                              if whole else torch.randn(n, d, generator=torch.Generator().manual_seed(seed))),
-                   st.integers(2, 9), st.integers(1, 4), st.integers(0, 10_000), st.booleans())
+
+
+def drawn_points(n, d, seed, whole):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(4, (n, d), generator=random).float() if whole else torch.randn(n, d, generator=random)
+
+
+POINTS = st.builds(drawn_points, st.integers(2, 9), st.integers(1, 4), st.integers(0, 10_000), st.booleans())
 
 
 def printed_algorithm(distances) -> float:
