@@ -22,9 +22,11 @@ from .decode import CreativeDecoder
 from .gan_files import checkpoint_name, discriminator_file, trained_gan
 from .generators import Interpolation
 from .images import as_float
+from .judges import Judge, judge_of
 from .methods import DeclaredMethod, METHODS, TooFewNeurons
 from .models import load_model, network_class
 from .novelty import Metric, METRICS, Novelty, reconstruction_distance
+from .own import find_class
 from .paper import check_injected, expect, load_paper, merged, shelf
 from .published import printed_rows, printed_table, printed_tables, side_by_side
 from .runs import provenance, read_table, record, save_figure, save_table
@@ -85,10 +87,20 @@ def _check_given(where: str, asked: dict, has: dict):
     data = f"; it was trained on {has.get('dataset', 'other data')}: other_data=True allows that" * ("data_hash" in other)
     raise ValueError(f"{where}: expected a network with {other}{data}")
 
+# %% ../nbs/09a_experiment.ipynb #9e0a0002
+def _made(function: str, arguments: dict, kind: type):
+    "What a function makes. TypeError if it is of another kind."
+    made = find_class(function)(**arguments)
+    if not isinstance(made, kind):
+        raise TypeError(f"function={function!r} returns a {type(made).__name__}: expected a {kind.__name__}")
+    return made
+
 # %% ../nbs/09a_experiment.ipynb #b7063e13
 @patch
 def _load(self: Networks, kind: str) -> nn.Module:
-    model, (spec, config, _) = load_model(self.path(kind), self.setting.device), self.network(kind)
+    spec, config, _ = self.network(kind)
+    if spec.function: return _made(spec.function, spec.arguments, nn.Module).to(self.setting.device).eval()
+    model = load_model(self.path(kind), self.setting.device)
     if spec.file:
         data = {} if spec.other_data else {"data_hash": self.data.content_hash}
         has = model.config | {"kind": type(model).__name__, "data_hash": self.data.content_hash} | model.about
@@ -133,7 +145,9 @@ def gan_path(self: Networks, without: list[str] | None = None, **schedule) -> Pa
 @patch
 @cached_property
 def gan(self: Networks) -> ClassConditional:
-    "The generator of the setting, by latents and class embeddings."
+    "The generator of the setting, by latents and class embeddings: trained here, or made by a function of yours."
+    about = self.setting.gan
+    if about.get("function"): return _made(about["function"], about.get("arguments") or {}, ClassConditional)
     return conditional(load_model(self.gan_path(), self.setting.device), f"{self.setting.dataset} GAN")
 
 @patch
@@ -141,6 +155,15 @@ def gan(self: Networks) -> ClassConditional:
 def discriminator(self: Networks) -> nn.Module:
     "The discriminator that the generator was trained against."
     return load_model(discriminator_file(self.gan_path()), self.setting.device).requires_grad_(False)
+
+# %% ../nbs/09a_experiment.ipynb #9e0a0003
+@patch
+@cached_property
+def judge(self: Networks) -> Judge:
+    "Who judges sets of images by class: the setting's classifier, or what a function of yours makes."
+    spec = Network.of(self.setting.classifier)
+    if spec.function: return _made(spec.function, spec.arguments, Judge)
+    return judge_of(self.classifier, f"{self.setting.title or self.setting.name} classifier")
 
 # %% ../nbs/09a_experiment.ipynb #9b49ee99
 @patch
@@ -326,7 +349,7 @@ def _origins(self: Run) -> dict:
     "The files of the networks that a result of this setting rests on."
     s, n = self.setting, self.networks
     vae = {"vae": n.path("vae").name, "vae_seed": n.network("vae")[2]} if s.vae else {}
-    return vae | ({"gan": n.gan_path().name} if s.gan else {})
+    return vae | ({"gan": s.gan.get("function") or n.gan_path().name} if s.gan else {})
 
 # %% ../nbs/09a_experiment.ipynb #741ae9c4
 @patch
@@ -363,9 +386,11 @@ def read_table(self: Run, name: Text) -> pd.DataFrame:
 def keep_checkpoints(self: Run):
     "Copy the trained networks to the run's `checkpoints`, under the names that `pretrained` looks for."
     files = {f"{self.dataset}_vae": self.networks.path("vae")} if self.setting.vae else {}
-    files |= {f"{part.setting.dataset}_classifier": part.path("classifier") for part in self.networks.parts}
-    if self.setting.optimised: files[f"{self.dataset}_optimised"] = self.networks.path("optimised")
-    if self.setting.gan:
+    parts = [part for part in self.networks.parts if not part.setting.classifier.get("function")]
+    files |= {f"{part.setting.dataset}_classifier": part.path("classifier") for part in parts}
+    own = lambda about: not about.get("function")
+    if self.setting.optimised and own(self.setting.optimised): files[f"{self.dataset}_optimised"] = self.networks.path("optimised")
+    if self.setting.gan and own(self.setting.gan):
         path = self.networks.gan_path()
         name = checkpoint_name(self.networks.data.name, load_config(path)["kind"])
         files |= {name: path, discriminator_file(name).stem: discriminator_file(path)}

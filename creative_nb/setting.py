@@ -41,6 +41,8 @@ class Network:
     seed: Seed | None = None  # of the training; None: that of the setting
     file: str = ""  # a checkpoint to use instead, from the root of the checkout
     other_data: bool = False  # use `file` although it was trained on other data than those of the setting
+    function: str = ""  # file.py:name or package.module:name of what makes a network of yours, trained, instead
+    arguments: dict = field(default_factory=dict)  # of the function
 
     @classmethod
     @checked
@@ -70,7 +72,7 @@ class Setting:
     classifier: dict = field(default_factory=dict)
     diffusion: dict = field(default_factory=dict)
     optimised: dict = field(default_factory=dict)  # a classifier that images are optimised for, beside the one that judges
-    gan: dict = field(default_factory=dict)  # generator, discriminator, schedule, seed: see `trained_gan`
+    gan: dict = field(default_factory=dict)  # generator, discriminator, schedule, seed: see `trained_gan`; or a function
     classifiers: tuple[str, ...] = ()  # settings whose classifiers judge the images; none: its own
     data_dir: Text = "data/raw"
     root: str = ""  # of the data set `folder`: where the images are
@@ -90,23 +92,31 @@ def _at(where: str, make: Callable, *args, **kwargs):
     except (ValueError, TypeError) as e: raise ValueError(f"{where}: {e}") from e
 
 # %% ../nbs/09_setting.ipynb #5425e0b2
+def _check_function(function: str):
+    "ValueError if a text does not name a function."
+    place, _, name = function.rpartition(":")
+    if function and not (place and name.isidentifier()):
+        raise ValueError(f"function={function!r}: expected file.py:name or package.module:name")
+
 def _check_network(about: dict):
     "ValueError or TypeError if no such network can be trained, FileNotFoundError if there is no such file."
     check("network", about, dict)
     network = Network.of({"model": "none"} | about)
     if network.file and not from_root(network.file).is_file():
         raise FileNotFoundError(f"file={network.file!r}: expected a checkpoint, found no file")
+    _check_function(network.function)
     if "model" not in about: return
     hints = get_type_hints(inspect.unwrap(network_class(network.model).__init__), include_extras=True)
     expect(f"arguments of {network.model}", network.config, hints)
     for name, value in network.config.items(): check(name, value, hints[name])
 
 # %% ../nbs/09_setting.ipynb #6a20ab01
-GAN_PARTS = ("generator", "discriminator", "schedule", "seed")
+GAN_PARTS = ("generator", "discriminator", "schedule", "seed", "function", "arguments")
 
 def _check_gan(about: dict):
     "ValueError or TypeError if no such GAN can be trained."
     expect("gan", about, GAN_PARTS)
+    _check_function(about.get("function") or "")
     for part in ("generator", "discriminator"): _check_network({**(about.get(part) or {})})
     schedule = about.get("schedule") or {}
     expect("schedule", schedule, GANSchedule.__dataclass_fields__)

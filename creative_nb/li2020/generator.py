@@ -11,7 +11,7 @@ from ..adversarial import sheet
 from ..checks import checked, Count, Share, Text, Whole
 from ..experiment import Run
 from ..images import as_float
-from ..judges import judge_of, SetScores
+from ..judges import SetScores
 
 # %% ../../nbs/li2020/01_generator.ipynb #ca08bcba
 @checked
@@ -40,9 +40,8 @@ def rows_by_class(rows: dict[str, torch.Tensor], columns: Count, title: str = ""
 @checked
 def scorer(run: Run, pairs: Count = 200) -> SetScores:
     "Scores of sets beside the training images, by the setting's own classifier."
-    judge = judge_of(run.networks.classifier, f"{run.title} classifier")
     train = run.networks.data.train
-    return SetScores(judge, pairs, seed=run.setting.seed).fit(train.images, train.labels)
+    return SetScores(run.networks.judge, pairs, seed=run.setting.seed).fit(train.images, train.labels)
 
 # %% ../../nbs/li2020/01_generator.ipynb #1a09bed3
 @checked
