@@ -614,12 +614,12 @@ def test_gpu_equals_cpu(models, fitted):
 @needs_mnist
 @pytest.mark.real_data
 def test_raw_mnist_gives_the_printed_novelty_scores():
-    "Test images against the first 55,000 training images: das2020 prints 1.096 and 1.079."
+    "Every fifth test image against the first 55,000 training images: das2020 prints 1.096 and 1.079 for all of them."
     from torchvision.datasets import MNIST
     train, test = (MNIST(repo_root() / "data/raw", train=t).data.unsqueeze(1).float() / 255 for t in (True, False))
     neighbours = NearestNeighbours(train[:55_000])
-    scores = {k: v.mean().item() for k, v in neighbours.scores(test).items()}
-    assert math.isclose(scores["1ns"], 1.0959, abs_tol=2e-4) and math.isclose(scores["5ns"], 1.0837, abs_tol=2e-4)
+    scores = {k: v.mean().item() for k, v in neighbours.scores(test[::5]).items()}  # all 10,000 give 1.0959 and 1.0837
+    assert math.isclose(scores["1ns"], 1.0973, abs_tol=2e-4) and math.isclose(scores["5ns"], 1.0816, abs_tol=2e-4)
     assert math.isclose(scores["1ns"], 1.096, rel_tol=0.01) and math.isclose(scores["5ns"], 1.079, rel_tol=0.01)
     few = test[:40]
     expected, _ = (
