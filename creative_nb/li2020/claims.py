@@ -161,7 +161,7 @@ def classifiers(evidence):
 
 # %% ../../nbs/li2020/98_claims.ipynb #08a63156
 @claim("3.5", "People rate AM samples more diverse, and as realistic.",
-       "Mean rating of diversity below 3 with its interval; of realism with 3 in its interval.")
+       "Mean rating of diversity below 3 with its interval; of realism with 3 in its interval.", people=True)
 def ratings(evidence):
     for d in evidence.settings:
         rows = measured(evidence, "survey", d, ["survey", "mean", "low", "high"])
