@@ -41,11 +41,15 @@ class ClassConditional:
         return f"ClassConditional({self.name or 'unnamed'}: {classes} classes, embeddings of {width}, latents {self.latent_shape})"
 
     def __call__(self, z: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        "Images (B, C, H, W) in [0, 1]. ValueError unless there is one embedding for each latent."
+        "Images (B, C, H, W) in [0, 1]. ValueError unless there is an embedding for each latent, or outside the stated range."
         check_tensor("embeddings", embeddings.detach(), (self.embeddings.shape[1],))
         if len(z) != len(embeddings): raise ValueError(f"embeddings: {len(embeddings)} for {len(z)} latents, expected one each")
         low, high = self.value_range
-        return (self.model(z, embeddings) - low) / (high - low)
+        images = self.model(z, embeddings)
+        least, most, slack = *(v.item() for v in images.detach().aminmax()), 1e-3 * (high - low)
+        if not (least >= low - slack and most <= high + slack):
+            raise ValueError(f"value_range={self.value_range}: the images go from {least:.3g} to {most:.3g}")
+        return (images - low) / (high - low)
 
 # %% ../nbs/02d_conditional.ipynb #e9be8003
 @patch

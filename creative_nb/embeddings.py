@@ -58,6 +58,8 @@ def log_probability(classifier: Callable) -> Callable:
     "Objective: the log probability (B,) of the target class, and the logits."
     def objective(images: torch.Tensor, targets: torch.Tensor):
         logits = classifier(images)
+        if (most := int(targets.max())) >= logits.shape[1]:
+            raise ValueError(f"targets: class {most}, expected one of the {logits.shape[1]} that the classifier knows")
         return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), logits
     objective.network = classifier
     return objective
@@ -75,6 +77,7 @@ def _seen(measure: str, images, logits, features: Callable | None) -> torch.Tens
     "(B, F): what the diversity is measured in."
     if measure == "pixels": return images.flatten(1)
     if measure == "features": return features(images).flatten(1)
+    if logits is None: raise ValueError("measure='softmax': the objective has no logits, expected pixels or features")
     return logits.softmax(1)
 
 # %% ../nbs/04g_embeddings.ipynb #08815564
@@ -262,6 +265,8 @@ def fit(
     if not targets or len(set(targets)) < len(targets): raise ValueError(f"targets={targets}: expected some classes, each once")
     if self.recipe.diversity and self.recipe.measure == "features" and features is None:
         raise ValueError("features=None: the diversity is measured in features, expected a function of images")
+    if self.recipe.diversity and self.recipe.latents < 2:
+        raise ValueError(f"latents={self.recipe.latents}: the diversity is of pairs, expected two or more")
     identity = self._identity(generator, objective)
     done = self._finished(identity, generator.embeddings.device)
     size = max(1, self.at_once // (self.trials * self.recipe.latents))

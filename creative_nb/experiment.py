@@ -137,6 +137,7 @@ def gan_path(self: Networks, without: list[str] | None = None, **schedule) -> Pa
     """File of the generator: a checkpoint that fits, or the one that is trained and kept. `without` leaves classes out of
     its data; `schedule` changes how it is trained."""
     s, about = self.setting, self.setting.gan
+    if not about: raise ValueError(f"gan: the setting {s.name} of {s.paper} declares none, expected a generator and its schedule")
     data = self.data.without(without) if without else self.data
     plan = GANSchedule(**{**(about.get("schedule") or {}), **schedule})
     return trained_gan(data, plan, about.get("seed", s.seed), about.get("generator"), about.get("discriminator"), s.artifacts,

@@ -83,7 +83,7 @@ def test_a_search_whose_answer_is_known():
     "Images are the embedding itself and the classifier is linear, so the target's direction is the way up."
     directions = torch.eye(4)
     table = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
-    generator = ClassConditional(lambda z, c: c + 0 * z[:, :1], table, (2,))
+    generator = ClassConditional(lambda z, c: c + 0 * z[:, :1], table, (2,), value_range=(-9, 9))
     search = ActivationMaximization(Recipe(lr=0.2, steps=150, noise=0.0), trials=1)
     found = search.fit(generator, log_probability(lambda x: x @ directions.T), [0, 1, 2, 3]).embeddings_[:, 0]
     low, high = generator.limits
@@ -168,6 +168,16 @@ def test_bad_requests_are_told_before_any_work(networks):
         ActivationMaximization(replace(SMALL, diversity=1.0, measure="features")).fit(generator, objective, [1])
     with pytest.raises(ValueError, match="trials=9"):
         ActivationMaximization(replace(SMALL, start="top"), trials=9).fit(generator, objective, [1])
+    with pytest.raises(ValueError, match="class 2, expected one of the 2"):
+        ActivationMaximization(SMALL).fit(generator, log_probability(lambda x: x.flatten(1)[:, :2]), [1, 2])
+    with pytest.raises(ValueError, match="no logits"):
+        mean = realism(lambda x, k: x.mean((1, 2, 3)))
+        ActivationMaximization(replace(SMALL, diversity=1.0)).fit(generator, mean, [1])
+    with pytest.raises(ValueError, match="latents=1"):
+        ActivationMaximization(replace(SMALL, diversity=1.0, latents=1)).fit(generator, objective, [1])
+    wide = ClassConditional(lambda z, c: 3 * c - 1, generator.embeddings, (1,))
+    with pytest.raises(ValueError, match="value_range=.0.0, 1.0.: the images go from"):
+        wide.sample(torch.zeros(4, 1), generator.embeddings)
     broken = log_probability(lambda x: torch.full((len(x), 4), torch.nan) + x.sum())
     with pytest.raises(FloatingPointError, match="not finite at step 0"):
         ActivationMaximization(SMALL, trials=1).fit(generator, broken, [1])

@@ -12,6 +12,7 @@ from creative_nb.li2020.activation import SHOWN, all_embeddings, differences, ju
 from creative_nb.li2020.embedding_map import after_search, kind_rows, nearest_other, of_kind
 from creative_nb.li2020.generator import chosen, scorer
 from creative_nb.li2020.report import measured_changes, printed_changes
+from creative_nb.li2020.survey import survey
 
 OWN = '''
 import torch
@@ -64,6 +65,13 @@ def test_the_main_table_on_networks_of_your_own(own, tmp_path):
     run.save_table(summary, "table3_1")
     assert json.loads(run.table_path("table3_1").with_suffix(".json").read_text())["gan"].endswith(":generator")
     run.keep_checkpoints()  # there are none: what comes from a function is not ours to keep
+
+
+def test_pools_for_people_are_blinded_by_secrets(own, tmp_path):
+    run = Run("li2020", "digits", "smoke", own, out=str(tmp_path / "out"))
+    c, classes = run.networks.gan.embeddings[:8] + 0.1, list(range(8))
+    names = lambda people: tuple(survey(run, c, classes, "realism", "AM-S", people)[0].items)
+    assert names(False) == names(False) and names(True) != names(True)
 
 
 def test_biggan_by_one_parameter(tmp_path):

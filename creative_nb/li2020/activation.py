@@ -25,7 +25,7 @@ def searched(run: Run, recipe: Recipe, classes: list[Whole], trials: Count, name
     "The fitted search of one recipe for some classes, against the setting's optimised classifier."
     generator, optimised = run.networks.gan, run.networks.optimised
     key = weights_digest(generator.model, optimised)[:10]
-    state = run.out / "searches" / f"{name}_{key}_{recipe.steps}_{trials}.safetensors"
+    state = run.out / "searches" / f"{name}_{key}_{recipe.steps}_{trials}_{run.setting.seed}.safetensors"
     search = ActivationMaximization(recipe, trials, run.setting.seed, at_once=500, state=state)  # some classes at a time
     return search.fit(generator, log_probability(optimised), classes)
 

@@ -28,12 +28,8 @@ def of_kind(kind: Text) -> np.ndarray:
 @checked
 def nearest_other(table: np.ndarray) -> np.ndarray:
     "(K,): for each row of (K, D) the nearest other one."
-    gaps = np.linalg.norm(table[:, None] - table[None], axis=2) if len(table) < 200 else _gaps(table)
-    np.fill_diagonal(gaps, np.inf)
-    return gaps.argmin(1)
-
-# %% ../../nbs/li2020/02_embedding_map.ipynb #03bd35ef
-def _gaps(table: np.ndarray) -> np.ndarray: return torch.cdist(*[torch.from_numpy(table.astype(np.float64))] * 2).numpy()
+    rows = torch.from_numpy(table.astype(np.float64))
+    return torch.cdist(rows, rows).fill_diagonal_(torch.inf).argmin(1).numpy()
 
 # %% ../../nbs/li2020/02_embedding_map.ipynb #2ef57e1d
 @checked

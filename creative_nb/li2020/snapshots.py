@@ -21,7 +21,7 @@ from ..models import load_model
 # %% ../../nbs/li2020/06_snapshots.ipynb #7d8761b6
 @checked
 def worsened(run: Run, snapshots: list[Count], faster: float) -> dict[int, ClassConditional]:
-    "The generator of the setting, and after each number of further steps; what is trained is kept and resumed."
+    "The generator of the setting, and after each number of further steps; what is trained is kept."
     n, s = run.networks, run.setting
     path, folder = n.gan_path(), run.out / "searches"
     schedule = GANSchedule(**load_config(path)["schedule"])

@@ -27,12 +27,12 @@ def panels(run: Run, c: torch.Tensor, classes: list[int], side: Count) -> torch.
 
 # %% ../../nbs/li2020/09_survey.ipynb #558a4ec0
 @checked
-def survey(run: Run, c: torch.Tensor, classes: list[int], question: Text, method: Text):
-    "Pool and manifest of one survey; order and names of a simulated one follow from the setting's seed."
+def survey(run: Run, c: torch.Tensor, classes: list[int], question: Text, method: Text, for_people: bool = False):
+    "Pool and manifest of one survey; names and order from the setting's seed, or for people from the system's secrets."
     names = [run.networks.data.class_names[k] for k in classes]
     manifest = pd.DataFrame({"dataset": run.dataset, "method": method, "class": classes, "caption": names})
     images = panels(run, c, classes, SIZES[question])
-    return blind(images, manifest, images[:0, 0], run.dataset, question, run.setting.seed)
+    return blind(images, manifest, images[:0, 0], run.dataset, question, None if for_people else run.setting.seed)
 
 # %% ../../nbs/li2020/09_survey.ipynb #f79a5df4
 @checked
