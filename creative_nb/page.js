@@ -109,7 +109,7 @@ const closedScreen = () => {
 // Images fill the space they have. Each pixel of a small one becomes a square of a whole number of screen pixels, so none
 // is blurred and none is wider than another; photographs are scaled smoothly. The clock starts when all are drawn, and
 // tells nothing if the page was out of sight meanwhile. A press within a quarter of a second belongs to the image before
-// and is ignored.
+// and is not counted, which it is told.
 const TOO_FAST = 250;
 const LARGEST = 3;
 const picture = (panels) => {
@@ -117,14 +117,14 @@ const picture = (panels) => {
   const cells = imgs.map((img, i) => make("div", { class: "panel" }, img,
     panels > 1 ? make("span", { class: "tag" }, "AB"[i]) : ""));
   const element = make("div", { class: `stage panels-${panels}`, tabindex: -1 }, ...cells);
-  let shown = null, at = null, smooth = false, hidden = false;
+  let shown = null, at = null, smooth = false, hidden = false, scale = null;
   const fitOne = (img, cell) => {
     const { naturalWidth: w, naturalHeight: h } = img, ratio = window.devicePixelRatio || 1;
     if (!w) return;
     const room = ratio * Math.min(cell.clientWidth / w, cell.clientHeight / h);
-    const scale = (smooth ? Math.min(room, LARGEST * ratio) : room < 1 ? room : Math.floor(room)) / ratio;
+    scale = smooth ? Math.min(room, LARGEST * ratio) : room < 1 ? room : Math.floor(room);
     const imageRendering = smooth || room < 1 ? "auto" : "pixelated";
-    Object.assign(img.style, { width: `${w * scale}px`, height: `${h * scale}px`, imageRendering });
+    Object.assign(img.style, { width: `${w * scale / ratio}px`, height: `${h * scale / ratio}px`, imageRendering });
   };
   const fit = () => imgs.forEach((img, i) => fitOne(img, cells[i]));
   const show = (view) => {
@@ -138,16 +138,17 @@ const picture = (panels) => {
   };
   const ready = () => shown !== null && performance.now() - shown >= TOO_FAST;
   const seconds = () => (hidden ? null : (performance.now() - shown) / 1000);
+  const zoom = () => scale;
   const forget = () => { at = null; };
   const watch = new ResizeObserver(fit), away = () => { hidden = hidden || document.hidden; };
   watch.observe(element);
   document.addEventListener("visibilitychange", away);
   const stop = () => { watch.disconnect(); document.removeEventListener("visibilitychange", away); };
-  return { element, show, ready, seconds, forget, stop };
+  return { element, show, ready, seconds, zoom, forget, stop };
 };
 
 // The screen on which images are labelled.
-const imageScreen = (intro, options, { send, help }) => {
+const imageScreen = (intro, options, { send, help, tell }) => {
   const shown = picture(intro.panels), place = make("span", { "aria-live": "polite" }), left = make("span");
   const who = make("span", { class: "who" }), bar = make("div", { class: "done" });
   const range = { "aria-label": "Answered", "aria-valuemin": 0, "aria-valuemax": intro.total };
@@ -155,7 +156,10 @@ const imageScreen = (intro, options, { send, help }) => {
   const caption = make("p", { class: "caption" }), told = make("span", { role: "status" });
   const next = make("button", { type: "button", class: "primary", onclick: () => send("go", { by: 1 }) }, "Go on");
   const feedback = make("div", { class: "feedback" }, told, next);
-  const answer = (label) => { if (shown.ready()) send("answer", { label, seconds: shown.seconds() }); };
+  const answer = (label) => {
+    if (shown.ready()) send("answer", { label, seconds: shown.seconds(), zoom: shown.zoom() });
+    else tell("Too early to count: please look at the image first.");
+  };
   const answers = options.map((option, i) => make("button",
     { type: "button", "aria-keyshortcuts": i + 1, title: option.meaning, onclick: () => answer(option.label) },
     key(String(i + 1)), make("span", {}, option.text)));
@@ -235,7 +239,7 @@ const build = (intro) => {
   screens.image?.stop();
   help?.remove();
   help = helpBox(intro, options, keys, (...what) => { help.close(); talking.send(...what); });
-  const tools = { send: talking.send, help: () => help.showModal() };
+  const tools = { send: talking.send, help: () => help.showModal(), tell: (text) => { notice.textContent = text; } };
   screens = { start: startScreen(intro, options, tools), image: imageScreen(intro, options, tools),
               done: doneScreen(intro, options, tools), closed: closedScreen() };
   screen = null;

@@ -249,6 +249,7 @@ def test_pairs_with_practice_on_a_desk_and_on_a_phone(browser, tmp_path):
             person.context.close()
         table = server.store.details()
         assert len(table) == 24 and set(table.label) == {"second_clearly"} and set(table.side) == {0, 1}
+        assert table.zoom.gt(0).all()
         assert sorted(table.groupby("annotator").reversed.first()) == [0, 1]
     finally: server.stop()
 

@@ -18,7 +18,7 @@ from creative_nb.das2020.interpolation import interpolate, pairs
 from creative_nb.das2020.metric_sweep import cached_row, measure, metric_key, new_row, sweep
 from creative_nb.das2020.samples import classifier_metrics, inception_facts
 from creative_nb.das2020.sensitivity import by_layer, with_correlation
-from creative_nb.das2020.spread import (earlier_trainings, prediction_intervals, printed_in_interval, rank_correlations,
+from creative_nb.das2020.spread import (prediction_intervals, printed_in_interval, rank_correlations,
                                         trainings)
 from creative_nb.das2020.vae_losses import accuracy_table
 from creative_nb.experiment import Run
@@ -176,13 +176,12 @@ def test_the_vae_can_have_a_seed_of_its_own(run):
 
 
 def test_earlier_trainings_are_judged_again_from_their_tables(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("creative_nb.das2020.spread.shelf", lambda *a: str(tmp_path))
-    with pytest.raises(ValueError, match="trained_in='smoke'.*no spread_networks.csv and no spread.csv"):
-        earlier_trainings(run, "smoke")
+    monkeypatch.setattr("creative_nb.experiment.shelf", lambda *a: str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="where='smoke': no spread.csv in"): run.earlier_table("spread", "smoke")
     (tmp_path / "tables").mkdir()
-    for name, value in (("spread_networks", 1), ("spread", 2)):
-        pd.DataFrame({"seed": [value]}).to_csv(tmp_path / "tables" / f"{name}.csv", index=False)
-    assert [t.seed.item() for t in earlier_trainings(run, "smoke")] == [1, 2]
+    for folder, value in ((tmp_path, 1), (tmp_path / "tables", 2)):
+        pd.DataFrame({"seed": [value]}).to_csv(folder / "spread.csv", index=False)
+    assert [run.earlier_table("spread", where).seed.item() for where in ("released", "smoke")] == [1, 2]
 
 
 @settings(deadline=None)

@@ -448,13 +448,26 @@ def test_a_store_of_the_first_version_is_read_and_goes_on(tmp_path):
     path = Store(tmp_path / "s.sqlite", POOL, repeats=3, seed=5).path
     expected = Store(tmp_path / "t.sqlite", POOL, repeats=3, seed=5).order("Ann")
     with sqlite3.connect(path) as db:
-        for name in ("people", "showings", "sessions", "links", "withdrawn"): db.execute(f"DROP TABLE {name}")
+        for name in ("people", "showings", "sessions", "links", "zooms", "withdrawn"): db.execute(f"DROP TABLE {name}")
         db.execute("DELETE FROM about WHERE key IN ('question', 'known', 'secret', 'made')")
         db.execute("UPDATE about SET value = '\"creative_nb annotations 1\"' WHERE key = 'format'")
     store = Store(path, POOL)
     assert store.question.name == "main" and store.read().empty and store.person("Ann") == {}
     store.add("Ann", POOL.items[0], "creative")
     assert store.order("Ann") == expected and len(store.details()) == 15
+
+
+def test_the_zoom_of_an_answer_is_kept_and_a_store_without_zooms_goes_on(tmp_path):
+    store = Store(tmp_path / "s.sqlite", POOL, repeats=0, seed=5)
+    one, two = [item for item, _ in store.order("Ann")][:2]
+    store.add("Ann", one, "creative")
+    with sqlite3.connect(store.path) as db: db.execute("DROP TABLE zooms")
+    assert store.details().zoom.isna().all()
+    store.add("Ann", two, "creative", zoom=12.5)
+    assert store.details().set_index("item").zoom[[one, two]].isna().tolist() == [True, False]
+    with pytest.raises(ValueError, match="zoom"): store.add("Ann", one, "inconclusive", zoom=0)
+    withdraw(store, "Ann")
+    with sqlite3.connect(store.path) as db: assert db.execute("SELECT count(*) FROM zooms").fetchone() == (0,)
 
 
 # ---- who ----
