@@ -127,8 +127,8 @@ def agreement(
     questionnaire: str | Question = "main",
     confidence: InnerShare = 0.95,
 ) -> pd.DataFrame:
-    """By statistic, of first showings: `value`, its interval for other images `low`, `high`, the number of shared `items`
-    and of `annotators`, and the interval for other people `low_people`, `high_people`."""
+    """By statistic, of first showings: `value`, its interval for other images `low`, `high`, the number of shared
+    `items` and of `annotators`, and the interval for other people `low_people`, `high_people`."""
     labels = check_labels(labels, questionnaire)
     votes = _shared_votes(labels, questionnaire)
     people = labels[(labels["repeat"] == 0) & labels["item"].isin(votes.index)].annotator.nunique()

@@ -77,7 +77,8 @@ def _amplify(self: Amplified, layer: str, which: Sequence[int] | None, calls: Co
     def amplify(output):
         call, calls[layer] = calls[layer], calls[layer] + 1
         if which is not None and call not in which: return None
-        if output.ndim != 4: raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}, expected maps (B, C, H, W)")
+        if output.ndim != 4:
+            raise ValueError(f"layer {layer!r} returns {tuple(output.shape)}, expected maps (B, C, H, W)")
         return output + (self.factor - 1) * low_pass(output, self.cutoff)
     return amplify
 

@@ -144,7 +144,8 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Ima
 _FILES = {"": ("text/html", _PAGE), "page.js": ("text/javascript", SCRIPT), "page.css": ("text/css", STYLE)}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-                               "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                               "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+                               "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
     "Server": "study"}
 
@@ -273,7 +274,8 @@ _COMMANDS = (
         ("pool", dict(help="file of Pool.save")), _STORE,
         ("--create", dict(action="store_true", help="make the store if there is none")),
         ("--repeats", dict(type=int, help="with --create: images that each person sees twice (20, or all if fewer)")),
-        ("--plan", dict(metavar="PATH", help="with --create: the plan of the study in YAML; plan.json beside the store if "
+        ("--plan",
+         dict(metavar="PATH", help="with --create: the plan of the study in YAML; plan.json beside the store if "
                         "left out, else every answer is tested")),
         ("--port", dict(type=int, default=8866, help="8866 if left out; 0 for any free one")),
         ("--base-url", dict(help="where people reach the page, such as https://lab.example.org/study")),

@@ -88,7 +88,8 @@ def _with_itself(both: pd.DataFrame, names: list[str]) -> dict[str, float]:
     "Agreement of two showings: `repeats`, `same`, `kappa` and its interval."
     table = pd.crosstab(both.label_x, both.label_y).reindex(index=names, columns=names, fill_value=0)
     about = {"repeats": len(both), "same": (both.label_x == both.label_y).mean() if len(both) else np.nan}
-    if len({*both.label_x, *both.label_y}) < 2: return about | dict.fromkeys(("kappa", "kappa_low", "kappa_high"), np.nan)
+    if len({*both.label_x, *both.label_y}) < 2:
+        return about | dict.fromkeys(("kappa", "kappa_low", "kappa_high"), np.nan)
     found = cohens_kappa(table.to_numpy())
     low, high = np.clip([found.kappa_low, found.kappa_upp], -1, 1)
     return about | {"kappa": float(found.kappa), "kappa_low": float(low), "kappa_high": float(high)}
@@ -118,7 +119,8 @@ def annotator_table(
     total: Count | None = None,  # images there were to answer; if left out, those that anybody answered
 ) -> pd.DataFrame:
     """A row for each annotator: `answered` of `of`, share of each label, `median_seconds`, share `under_one_second`,
-    `longest_run` of one label; agreement with themselves, `repeats`, `same`, `kappa`, with the `others`; Dawid-Skene."""
+    `longest_run` of one label; agreement with themselves, `repeats`, `same`, `kappa`, with the `others`;
+    Dawid-Skene."""
     labels, names = check_labels(labels, questionnaire), list(options_of(questionnaire))
     items, people, given = _answered(labels, questionnaire)
     both, model = _both_showings(labels, questionnaire), dawid_skene(labels, questionnaire)

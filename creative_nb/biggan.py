@@ -52,7 +52,8 @@ class UpBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = ConditionalNorm(inputs, condition), ConditionalNorm(outputs, condition)
         self.conv1, self.conv2 = DoublingConv(inputs, outputs), nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut, self.relu1, self.relu2 = nn.Conv2d(inputs, outputs, 1), nn.ReLU(), nn.ReLU()  # layers to decode in
+        # layers to decode in
+        self.shortcut, self.relu1, self.relu2 = nn.Conv2d(inputs, outputs, 1), nn.ReLU(), nn.ReLU()
 
     def forward(self, x, condition):
         h = self.conv1(self.relu1(self.norm1(x, condition)))
@@ -98,12 +99,15 @@ class SmallBigGAN(nn.Module):
         self.config = {"image_shape": list(image_shape), "classes": classes, "widths": list(widths), "latent": latent,
                        "embedding": embedding}
         bottom, chunk = bottom_of(image_shape, widths), latent // len(widths)
-        if latent % len(widths): raise ValueError(f"latent={latent}: expected a multiple of {len(widths)}, one chunk a width")
+        if latent % len(widths):
+            raise ValueError(f"latent={latent}: expected a multiple of {len(widths)}, one chunk a width")
         self.shared = nn.Embedding(classes, embedding)
-        self.first = nn.Sequential(nn.Linear(chunk, widths[0] * bottom**2), nn.Unflatten(1, (widths[0], bottom, bottom)))
+        self.first = nn.Sequential(nn.Linear(chunk, widths[0] * bottom**2),
+                                   nn.Unflatten(1, (widths[0], bottom, bottom)))
         pairs = zip(widths, widths[1:])
         self.blocks = nn.ModuleList(UpBlock(a, b, embedding + chunk) for a, b in pairs)
-        self.out = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(), nn.Conv2d(widths[-1], image_shape[0], 3, padding=1))
+        self.out = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(),
+                                 nn.Conv2d(widths[-1], image_shape[0], 3, padding=1))
         _begin(self)
 
 # %% ../nbs/01c_biggan.ipynb #4c841304

@@ -28,7 +28,8 @@ def _convolution(name: str, inputs: int, outputs: int, kernel: int, bias: bool =
 # %% ../nbs/02e_biggan_files.ipynb #c5add90f
 def _norm(name: str, channels: int, condition: int) -> dict[str, tuple]:
     stored = {f"{name}.stored_{part}": (channels,) for part in ("mean", "var")}
-    return stored | _convolution(f"{name}.gain", condition, channels, 0, False) | _convolution(f"{name}.bias", condition, channels, 0, False)
+    for part in ("gain", "bias"): stored |= _convolution(f"{name}.{part}", condition, channels, 0, False)
+    return stored
 
 # %% ../nbs/02e_biggan_files.ipynb #ff6657e9
 @checked
@@ -62,7 +63,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         conv = lambda a, b: nn.Conv2d(a, b, 1, bias=False)
         self.theta, self.phi = conv(channels, channels // 8), conv(channels, channels // 8)
-        self.g, self.o, self.gamma = conv(channels, channels // 2), conv(channels // 2, channels), nn.Parameter(torch.zeros(()))
+        self.g, self.o = conv(channels, channels // 2), conv(channels // 2, channels)
+        self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x):
         queries = self.theta(x).flatten(2).transpose(1, 2)
@@ -149,9 +151,11 @@ def _shapes_in(state: dict, where: str) -> dict:
         raise ValueError(f"{where}: no {', '.join(missing)}; expected the tensors of a BigGAN generator, such as "
                          f"{', '.join(list(full_layout(128))[:3])} (G_ema.pth, not G_optim.pth)")
     stages = len({k.split(".")[1] for k in state if k.startswith("blocks.")})
-    first = [len(state[f"blocks.{i}.0.bn1.stored_mean"]) for i in range(stages) if f"blocks.{i}.0.bn1.stored_mean" in state]
+    first = [len(state[f"blocks.{i}.0.bn1.stored_mean"]) for i in range(stages)
+             if f"blocks.{i}.0.bn1.stored_mean" in state]
     last = state.get("output_layer.0.gain", torch.zeros(1))
-    about = {"widths": (*first, len(last)), "embedding": state["shared.weight"].shape[1], "chunk": state["linear.weight"].shape[1],
+    about = {"widths": (*first, len(last)), "embedding": state["shared.weight"].shape[1],
+             "chunk": state["linear.weight"].shape[1],
              "attention": max((i for i in range(stages) if f"blocks.{i}.1.gamma" in state), default=-1),
              "bottom": round((len(state["linear.weight"]) / first[0]) ** 0.5)}
     layout = biggan_layout(classes=len(state["shared.weight"]), **about)
@@ -166,8 +170,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     "The tensors of a file of PyTorch or safetensors. FileNotFoundError says where such files come from."
     if not path.is_file():
         raise FileNotFoundError(
-            f"path={str(path)!r}: no such file. Expected BigGAN's generator: G_ema.pth of github.com/ajbrock/BigGAN-PyTorch "
-            f"(128 pixels) or the 256-pixel file of github.com/qilimk/biggan-am, which begin with {', '.join(list(full_layout(128))[:3])}")
+            f"path={str(path)!r}: no such file. Expected BigGAN's generator: G_ema.pth of "
+            "github.com/ajbrock/BigGAN-PyTorch (128 pixels) or the 256-pixel file of github.com/qilimk/biggan-am, which begin with "
+            f"{', '.join(list(full_layout(128))[:3])}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
         state = load_file(path)
@@ -183,21 +188,25 @@ def load_biggan(path: str | Path, bn_eps: Positive = 1e-5, device: str | torch.d
     state = _read(path)
     about = _shapes_in(state, str(path))
     network = BigGAN(**about, eps=bn_eps)
-    lacking, unknown = network.load_state_dict(_network_state(state, len(about["widths"]) - 1, about["attention"]), strict=False)
+    lacking, unknown = network.load_state_dict(_network_state(state, len(about["widths"]) - 1, about["attention"]),
+                                               strict=False)
     if wrong := [*unknown, *(k for k in lacking if not k.endswith("num_batches_tracked"))]:
         raise ValueError(f"{path}: {wrong[0]} does not fit, expected the tensors of a BigGAN generator")
     network = network.to(device).eval().requires_grad_(False)
     latent = (about["chunk"] * len(about["widths"]),)
     side = about["bottom"] * 2 ** (len(about["widths"]) - 1)
-    return ClassConditional(network, state["shared.weight"].float().to(device), latent, value_range=(-1, 1), module=network,
+    return ClassConditional(network, state["shared.weight"].float().to(device), latent, value_range=(-1, 1),
+                            module=network,
                             name=f"BigGAN, {side} pixels")
 
 # %% ../nbs/02e_biggan_files.ipynb #07a0d0b3
 @checked
-def random_state(widths: tuple[Count, ...] = (16, 16, 8, 8, 8), attention: int = 2, classes: Count = 5, embedding: Count = 6,
+def random_state(widths: tuple[Count, ...] = (16, 16, 8, 8, 8), attention: int = 2, classes: Count = 5,
+                 embedding: Count = 6,
                  chunk: Count = 3, seed: int = 0) -> dict[str, torch.Tensor]:
     "Random tensors in the layout of a weight file, for tests and where there are no weights."
     random = torch.Generator().manual_seed(seed)
     draw = lambda name, shape: (torch.rand(shape, generator=random) + 0.5 if name.endswith("var") else
                                 torch.randn(shape, generator=random) * (0.3 if name.endswith("mean") else 1.0))
-    return {name: draw(name, shape) for name, shape in biggan_layout(widths, attention, classes, embedding, chunk).items()}
+    return {name: draw(name, shape)
+            for name, shape in biggan_layout(widths, attention, classes, embedding, chunk).items()}

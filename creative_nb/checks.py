@@ -49,7 +49,8 @@ def problem(value, hint) -> type[Exception] | None:
     base, args = get_origin(hint) or hint, get_args(hint)
     if base is Annotated: return problem(value, args[0]) or _kinds(value, hint.__metadata__)
     if base in (Union, types.UnionType): return _union([problem(value, a) for a in args])
-    if base is Literal: return None if any(value is a or type(value) is type(a) and value == a for a in args) else ValueError
+    if base is Literal:
+        return None if any(value is a or type(value) is type(a) and value == a for a in args) else ValueError
     if base is type(value) in (int, float): return None
     if base in (int, float): return _number(value, numbers.Integral if base is int else numbers.Real)
     if base in SEQUENCES: return _sequence(value, args)
@@ -76,7 +77,8 @@ def _number(value, kind: type) -> type[Exception] | None:
 def _items(value, hint) -> type[Exception] | None: return ValueError if any(problem(v, hint) for v in value) else None
 
 def _sequence(value, args: tuple) -> type[Exception] | None:
-    listed = hasattr(value, "__len__") and hasattr(value, "__iter__") and not isinstance(value, (str, bytes, Mapping, set))
+    sized = hasattr(value, "__len__") and hasattr(value, "__iter__")
+    listed = sized and not isinstance(value, (str, bytes, Mapping, set))
     if not listed: return TypeError
     if not args or args[-1] is ... or len(args) == 1: return _items(value, args[0]) if args else None
     if len(value) != len(args): return ValueError
@@ -101,7 +103,8 @@ def in_words(hint) -> str:
     if base is Annotated: return next((k.expected for k in hint.__metadata__ if isinstance(k, Kind)), in_words(args[0]))
     if base in (Union, types.UnionType): return " or ".join(dict.fromkeys(map(in_words, args)))
     if base is Literal: return "one of " + ", ".join(map(repr, args))
-    if base in SEQUENCES: return "a list" + (f", each item {in_words(args[0])}" if args and args[-1] in (..., args[0]) else "")
+    if base in SEQUENCES:
+        return "a list" + (f", each item {in_words(args[0])}" if args and args[-1] in (..., args[0]) else "")
     if base is type: return "a class" + (f" of {args[0].__name__}" if args else "")
     name = getattr(base, "__name__", str(base))
     return WORDS.get(base) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
@@ -182,7 +185,8 @@ def checked(f):
 def check_tensor(name: str, x, shape: tuple[int, ...] | None = None, ndim: int | None = None):
     """Raise ValueError unless `x` is a finite floating tensor (N, ...) with N >= 1, of inner `shape` or of `ndim`
     dimensions when given."""
-    torch = importlib.import_module("torch")  # here, so that the page of the study, which has no tensors, never loads it
+    # here, so that the page of the study, which has no tensors, never loads it
+    torch = importlib.import_module("torch")
     what = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
     if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.ndim < 2 or len(x) == 0:
         raise ValueError(f"{name}: expected a floating tensor of shape (N, ...) with N >= 1, got {what}")

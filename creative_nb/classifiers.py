@@ -24,7 +24,8 @@ class _Plain(nn.Module):
 
     @checked
     def losses(self, x: torch.Tensor, labels: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        "Mean over the batch of the cross-entropy `loss` in nats and of the `error` rate; noise is added while training."
+        """Mean over the batch of the cross-entropy `loss` in nats and of the `error` rate; noise is added while
+        training."""
         _check_batch(x, self.config["image_shape"], labels, self.config["classes"])
         if self.training and self.config["noise"]: x = x + self.config["noise"] * torch.randn_like(x)
         logits = self(x)

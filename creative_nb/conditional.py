@@ -38,12 +38,15 @@ class ClassConditional:
 
     def __repr__(self):
         classes, width = self.embeddings.shape
-        return f"ClassConditional({self.name or 'unnamed'}: {classes} classes, embeddings of {width}, latents {self.latent_shape})"
+        name, shape = self.name or "unnamed", self.latent_shape
+        return f"ClassConditional({name}: {classes} classes, embeddings of {width}, latents {shape})"
 
     def __call__(self, z: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-        "Images (B, C, H, W) in [0, 1]. ValueError unless there is an embedding for each latent, or outside the stated range."
+        """Images (B, C, H, W) in [0, 1]. ValueError unless there is an embedding for each latent, or outside the stated
+        range."""
         check_tensor("embeddings", embeddings.detach(), (self.embeddings.shape[1],))
-        if len(z) != len(embeddings): raise ValueError(f"embeddings: {len(embeddings)} for {len(z)} latents, expected one each")
+        if len(z) != len(embeddings):
+            raise ValueError(f"embeddings: {len(embeddings)} for {len(z)} latents, expected one each")
         low, high = self.value_range
         images = self.model(z, embeddings)
         least, most, slack = *(v.item() for v in images.detach().aminmax()), 1e-3 * (high - low)
@@ -112,4 +115,5 @@ def conditional(model: nn.Module, name: str = "") -> ClassConditional:
         raise TypeError(f"model={shown(model)}: expected a SmallBigGAN or a ConditionalGenerator; "
                         "for another network call ClassConditional(function, table, latent_shape)")
     plain.requires_grad_(False)
-    return ClassConditional(plain.embedded, table, (model.config["latent"],), module=plain, name=name or type(model).__name__)
+    return ClassConditional(plain.embedded, table, (model.config["latent"],), module=plain,
+                            name=name or type(model).__name__)

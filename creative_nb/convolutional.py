@@ -59,7 +59,8 @@ def _enlarging(c: Convolution) -> list[nn.Module]:
 @checked
 class ConvEncoder(nn.Sequential):
     "Images (B, C, H, W) to the mean and log-variance of q(z|x), both (B, latent)."
-    def __init__(self, image_shape: Shape, filters: Widths, strides: Strides, hidden: Widths, latent: Count, dropout: Dropout):
+    def __init__(self, image_shape: Shape, filters: Widths, strides: Strides, hidden: Widths, latent: Count,
+                 dropout: Dropout):
         plan = convolutions(image_shape, filters, strides)
         layers = OrderedDict((f"conv{i}", _reducing(c)) for i, c in enumerate(plan, 1))
         widths = (plan[-1].outside * math.prod(plan[-1].smaller), *hidden)
@@ -72,7 +73,8 @@ class ConvEncoder(nn.Sequential):
 @checked
 class ConvDecoder(nn.Sequential):
     "Latents (B, latent) to images (B, C, H, W) in [0, 1]. Its hidden layers are `hidden1`, `hidden2`, ..."
-    def __init__(self, image_shape: Shape, filters: Widths, strides: Strides, hidden: Widths, latent: Count, dropout: Dropout):
+    def __init__(self, image_shape: Shape, filters: Widths, strides: Strides, hidden: Widths, latent: Count,
+                 dropout: Dropout):
         plan = convolutions(image_shape, filters, strides)[::-1]
         maps = (plan[0].outside, *plan[0].smaller)
         widths, layers = (latent, *hidden[::-1]), hidden_layers((latent, *hidden[::-1]), dropout)

@@ -36,7 +36,8 @@ def _is_root(folder: Path) -> bool:
 
 # %% ../nbs/00_core.ipynb #7993dcf6
 def repo_root() -> Path:
-    "Folder of the checkout: the nearest one upwards from here, or else from the package, that holds our `settings.ini`."
+    """Folder of the checkout: the nearest one upwards from here, or else from the package, that holds our
+    `settings.ini`."""
     for start in (Path.cwd(), Path(globals().get("__file__", ".")).resolve()):
         for folder in (start, *start.parents):
             if _is_root(folder): return folder
@@ -95,7 +96,8 @@ def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _as_json(config: dict) -> str:
     try: return json.dumps(config, sort_keys=True)
     except (TypeError, ValueError) as e:
-        raise ValueError(f"config={shown(config)}: expected names, texts, numbers and lists, as JSON has them ({e})") from e
+        raise ValueError(f"config={shown(config)}: expected names, texts, numbers and lists, as JSON has them "
+                         f"({e})") from e
 
 def _checksum(tensors: dict[str, torch.Tensor], config: str) -> str:
     "SHA-256 of a configuration and of named tensors, bit for bit."
@@ -344,7 +346,7 @@ def extension_files() -> list[Path]:
 # %% ../nbs/00_core.ipynb #db7f3448
 # what they register is there as soon as somebody asks for it
 CHAPTERS = ("creative_nb.pictures", "creative_nb.convolutional", "creative_nb.gan", "creative_nb.biggan",
-            "creative_nb.classifiers", "creative_nb.diffusion")
+            "creative_nb.classifiers", "creative_nb.diffusion", "creative_nb.shapes")
 
 def load_extensions() -> tuple[str, ...]:
     """Import the `CHAPTERS` and each of `extension_files` once, in order; the names of the latter as modules.

@@ -82,7 +82,8 @@ def _by_index(name: str, values: Sequence, index: pd.Index) -> np.ndarray:
     "One value per row: those of a Series by the names of its rows, others by place."
     named = isinstance(values, pd.Series) and not values.index.equals(index)
     if not named: return np.asarray(values)
-    if values.index.is_unique and index.is_unique and set(values.index) == set(index): return values.loc[index].to_numpy()
+    if values.index.is_unique and index.is_unique and set(values.index) == set(index):
+        return values.loc[index].to_numpy()
     raise ValueError(f"{name}: expected a Series with the index of scores, or an array")
 
 def _classes(creative: Sequence, groups: Sequence | None, index: pd.Index) -> tuple[np.ndarray, np.ndarray]:
@@ -148,8 +149,8 @@ def fit(
     self.mean_, self.scale_, self.coefficients_ = map(series, (scaler.mean_, scaler.scale_, model.coef_[0]))
     self.intercept_, self.strength_ = float(model.intercept_[0]), float(model.C_)
     if self.strength_ >= STRENGTHS[-1]:
-        warnings.warn(f"C={self.strength_:g}, the weakest penalty there is, was chosen: the metrics may tell the classes "
-                      "apart without error, and the size of the coefficients means nothing", stacklevel=3)
+        warnings.warn(f"C={self.strength_:g}, the weakest penalty there is, was chosen: the metrics may tell the "
+                      "classes apart without error, and the size of the coefficients means nothing", stacklevel=3)
     return self
 
 # %% ../nbs/07b_creativity.ipynb #33ce6fea
@@ -192,7 +193,8 @@ def save(
     saved |= {k: getattr(self, k).to_list() for k in ("mean_", "scale_", "coefficients_")}
     saved |= {"intercept_": self.intercept_, "strength_": self.strength_}
     try: text = json.dumps(saved, indent=1)
-    except (TypeError, ValueError) as e: raise TypeError(f"about={about}: expected values that JSON can hold ({e})") from e
+    except (TypeError, ValueError) as e:
+        raise TypeError(f"about={about}: expected values that JSON can hold ({e})") from e
     write_text(path, text + "\n")
 
 # %% ../nbs/07b_creativity.ipynb #7dd73269
@@ -201,7 +203,8 @@ def _read(path: str | Path) -> dict:
     if not Path(path).is_file(): raise FileNotFoundError(f"path={path}: no such file")
     try: saved = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"path={path}: expected a file of CreativityClassifier.save; this is damaged or no JSON ({e})") from e
+        raise ValueError(f"path={path}: expected a file of CreativityClassifier.save; this is damaged or no JSON "
+                         f"({e})") from e
     kind = saved.get("kind") if isinstance(saved, dict) else None
     if kind != "CreativityClassifier":
         raise ValueError(f"path={path} is of kind {kind!r}: expected a file of CreativityClassifier.save")
@@ -390,7 +393,8 @@ def difference(
     for name, model in (("a", a), ("b", b)):
         if model not in values: raise ValueError(f"{name}={model!r}: expected one of {', '.join(values)}")
     d, k = (values[a] - values[b]).dropna(), self.folds.fold.nunique()
-    if k < 2 or len(d) < 2: raise ValueError(f"measure={measure!r}: expected two folds or more that have it, got {len(d)}")
+    if k < 2 or len(d) < 2:
+        raise ValueError(f"measure={measure!r}: expected two folds or more that have it, got {len(d)}")
     error = d.std() * math.sqrt(1 / len(d) + 1 / (k - 1))
     return _decided(a, b, measure, d.mean(), error, len(d) - 1, confidence)
 
@@ -426,7 +430,8 @@ def _class_models(x: pd.DataFrame, label: np.ndarray, groups: np.ndarray, folds:
     return {name: (model.fit(x[columns].to_numpy(), label), columns) for name, (model, columns) in models.items()}
 
 # %% ../nbs/07b_creativity.ipynb #1d400ef5
-ManyNames = Annotated[Sequence[str], Kind(lambda names: len(set(names)) == len(names) > 1, "two different labels or more")]
+ManyNames = Annotated[Sequence[str],
+                      Kind(lambda names: len(set(names)) == len(names) > 1, "two different labels or more")]
 
 def _check_classes(label: np.ndarray, classes: Sequence[str], folds: int):
     "ValueError for a class with fewer images than folds."
@@ -443,7 +448,8 @@ def _class_folds(
         models = _class_models(x.iloc[train], label[train], groups[train], CreativityClassifier.folds, seed)
         about = {"repeat": repeat, "fold": fold}
         p = {m: model.predict_proba(x[columns].iloc[test].to_numpy()) for m, (model, columns) in models.items()}
-        rows += [{"model": m, **about, "images": len(test), **_class_measures(label[test], q, names)} for m, q in p.items()]
+        rows += [{"model": m, **about, "images": len(test), **_class_measures(label[test], q, names)}
+                 for m, q in p.items()]
         taken = {m: names[q.argmax(1)] for m, q in p.items()}
         said.append(pd.DataFrame({"row": x.index[test], **about, "label": label[test], **taken}))
     return CrossValidation(pd.DataFrame(rows), pd.concat(said, ignore_index=True))
@@ -459,8 +465,8 @@ def cross_validate_classes(
     seed: FoldSeed = 0,
     groups: Text | None = "item",
 ) -> CrossValidation:
-    """The same cross-validation for several classes (das2020, section 8.11). `probabilities` has the `label` of each held-out
-    image, and what each model takes it for."""
+    """The same cross-validation for several classes (das2020, section 8.11). `probabilities` has the `label` of each
+    held-out image, and what each model takes it for."""
     _need("judged", judged, ["consensus", *metrics, *([groups] if groups else [])])
     check("classes", classes, ManyNames)
     kept = judged[judged.consensus.isin(list(classes))]

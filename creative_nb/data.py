@@ -92,7 +92,8 @@ def without(self: ImageData, names: list[str]) -> ImageData:
     """The images of the other classes, numbered anew in their order; the name of the set says what is left out.
     ValueError for a class that there is not, or if none is left."""
     if unknown := [n for n in names if n not in self.class_names]:
-        raise ValueError(f"names: no class {unknown[0]!r} in {self.name}, expected some of {', '.join(self.class_names)}")
+        raise ValueError(f"names: no class {unknown[0]!r} in {self.name}, expected some of "
+                         f"{', '.join(self.class_names)}")
     kept = [i for i, n in enumerate(self.class_names) if n not in names]
     if not kept: raise ValueError(f"names={names}: expected at least one class of {self.name} to be left")
     place = torch.full((len(self.class_names),), -1, device=self.train.labels.device)
@@ -263,7 +264,8 @@ def check_data(data: ImageData):
     for name, split in data.splits.items():
         where, x, y = f"{name} of {data.name}", split.images, split.labels
         if x.ndim != 4 or x.dtype not in (torch.float32, torch.uint8) or tuple(x.shape[1:]) != data.image_shape:
-            raise ValueError(f"{where}: images {tuple(x.shape)} of {x.dtype}, expected (N, C, H, W) of torch.float32 or uint8")
+            raise ValueError(f"{where}: images {tuple(x.shape)} of {x.dtype}, expected (N, C, H, W) of torch.float32 "
+                             "or uint8")
         if not (len(x) and 0 <= x.min() and as_float(x.max()) <= 1):
             raise ValueError(f"{where}: expected at least one image, values in [0, 1]")
         if y.dtype != torch.int64 or y.shape != x.shape[:1] or not (0 <= y.min() and y.max() < classes):

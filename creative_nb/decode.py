@@ -22,7 +22,8 @@ from .core import batches, load_tensors, patch, save_tensors
 from .generators import Interpolation, Prior, as_generator  # noqa: F401
 from .methods import (Change, Sampler, Cluster, Correlation, LowActive, Method, NeuronMethod,  # noqa: F401
                                  Noisy, NonSpecific, Plan, RandomOff, Regular, TooFewNeurons, TurnOff, TurnOn)
-from .neurons import (NeuronStats, Neurons, checked_labels, evaluating, find_layer, for_model, hooked, model_device,
+from .neurons import (NeuronStats, Neurons, checked_labels, evaluating, find_layer, for_model, hooked,
+                                 model_device,
                                  neuron_stats, seeded, to_neurons)
 from .select import Uniforms
 
@@ -43,7 +44,8 @@ Region = Annotated[tuple[Share, Share, Share, Share], Kind(lambda r: r[0] < r[2]
 def _inside(region: tuple | None, output: torch.Tensor) -> torch.Tensor | bool:
     "Which places of maps (B, C, H, W) are in a region, (H, W) bool; True without one. ValueError for another layer."
     if region is None: return True
-    if output.ndim != 4: raise ValueError(f"region={region}: the layer returns {tuple(output.shape)}, expected maps (B, C, H, W)")
+    if output.ndim != 4:
+        raise ValueError(f"region={region}: the layer returns {tuple(output.shape)}, expected maps (B, C, H, W)")
     (height, width), inside = output.shape[2:], torch.zeros(output.shape[2:], dtype=torch.bool, device=output.device)
     top, left, bottom, right = (round(share * side) for share, side in zip(region, (height, width, height, width)))
     inside[top:max(bottom, top + 1), left:max(right, left + 1)] = True
@@ -115,8 +117,8 @@ FEW = 1000  # latents
 @patch
 def _warn_if_few(self: CreativeDecoder):
     if len(self.latents_) >= FEW: return
-    warnings.warn(f"fitted to {len(self.latents_)} latents: a neuron's maximum over so few is low, so images change less "
-                  f"than after thousands; fit to {FEW:,} or more", stacklevel=4)
+    warnings.warn(f"fitted to {len(self.latents_)} latents: a neuron's maximum over so few is low, so images change "
+                  f"less than after thousands; fit to {FEW:,} or more", stacklevel=4)
 
 # %% ../nbs/04_decode.ipynb #1e77c57f
 @patch
@@ -181,7 +183,8 @@ def n_calls_(self: CreativeDecoder) -> int:
     "How often the layer runs for one image."
     seen, z, device = [], self._fitted().latents_[:1], self.latents_.device
     inputs = {k: v.to(device) for k, v in self.source.draw(1, 0, None).items()}
-    with evaluating(self.source.module), hooked(self.source.module, self.layer, lambda out: seen.append(1)), seeded(0, device):
+    counting = hooked(self.source.module, self.layer, lambda out: seen.append(1))
+    with evaluating(self.source.module), counting, seeded(0, device):
         self.source(z.clone(), **inputs)
     return len(seen)
 
@@ -190,7 +193,8 @@ def _which_calls(self: CreativeDecoder) -> tuple[int, ...] | None:
     "The numbers of the calls at which neurons are changed; None: all. ValueError for a third of fewer than three."
     if self.calls not in THIRDS: return self.calls if isinstance(self.calls, tuple) else None
     if self.n_calls_ < 3:
-        raise ValueError(f"calls={self.calls!r}: layer {self.layer!r} runs {self.n_calls_} times per image, expected 3 or more")
+        raise ValueError(f"calls={self.calls!r}: layer {self.layer!r} runs {self.n_calls_} times per image, expected 3 "
+                         "or more")
     third = THIRDS.index(self.calls)
     return tuple(range(round(self.n_calls_ * third / 3), round(self.n_calls_ * (third + 1) / 3)))
 
@@ -290,7 +294,8 @@ def _warn_of_few(self: CreativeDecoder, n: int):
 @patch
 @checked
 def decode(
-    self: CreativeDecoder, latents: torch.Tensor, method: Decoding = LOW_ACTIVE, seed: Seed = 0, inputs: dict | None = None
+    self: CreativeDecoder, latents: torch.Tensor, method: Decoding = LOW_ACTIVE, seed: Seed = 0,
+           inputs: dict | None = None
 ):
     """Images of latents (N, ...) by `method`: low-active decoding by default.
     `changed_` (N,) says how many neurons changed."""
@@ -342,14 +347,16 @@ def save(self: CreativeDecoder, path: str | Path):
     tensors = self._fitted().stats_.tensors() | {"latents": self.latents_}
     if self.labels_ is not None: tensors["labels"] = self.labels_
     config = {k: getattr(self, k) for k in ("layer", "neurons", "threshold", "batch_size", "calls", "region")}
-    save_tensors(path, tensors, config | {"weights": weights_hash(self.source.module), "kind": "CreativeDecoder", "n": self.stats_.n})
+    save_tensors(path, tensors,
+                 config | {"weights": weights_hash(self.source.module), "kind": "CreativeDecoder", "n": self.stats_.n})
 
 # %% ../nbs/04_decode.ipynb #aa285cae
 @patch
 @classmethod
 @checked
 def load(cls: CreativeDecoder, path: str | Path, generator: Callable) -> CreativeDecoder:
-    "A fitted decoder of a file of `save`, for the same generator. ValueError for another kind of file or another generator."
+    """A fitted decoder of a file of `save`, for the same generator. ValueError for another kind of file or another
+    generator."""
     tensors, config = load_tensors(path)
     if config.pop("kind", None) != "CreativeDecoder":
         raise ValueError(f"{path}: expected a file of CreativeDecoder.save")

@@ -26,8 +26,8 @@ def _unet(image_shape: tuple, widths: tuple, patch_size: int) -> nn.Module:
     "A U-Net of one block per width, on patches. ValueError if the sides cannot be halved that often."
     divisor = patch_size * 2**(len(widths) - 1)
     if any(side % divisor for side in image_shape[1:]):
-        raise ValueError(f"image_shape={image_shape}: expected sides divisible by {divisor}, for patches of {patch_size} "
-                         f"and {len(widths)} widths")
+        raise ValueError(f"image_shape={image_shape}: expected sides divisible by {divisor}, for patches of "
+                         f"{patch_size} and {len(widths)} widths")
     channels = image_shape[0] * patch_size**2
     return unet_class()(in_channels=channels, out_channels=channels, layers_per_block=1, block_out_channels=widths,
                         down_block_types=["DownBlock2D"] * len(widths), up_block_types=["UpBlock2D"] * len(widths),

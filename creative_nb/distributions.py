@@ -84,9 +84,11 @@ def _factor(covariance: torch.Tensor) -> torch.Tensor:
 def _whole_gaussian(name: str, gaussian: tuple) -> Gaussian:
     "Mean (F,) and covariance (F, F) as float64 tensors, from tensors or arrays. ValueError if they are not that."
     try: mean, covariance = (torch.as_tensor(part).double() for part in gaussian)
-    except (TypeError, ValueError) as e: raise ValueError(f"{name}={shown(gaussian)}: expected (mean, covariance)") from e
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{name}={shown(gaussian)}: expected (mean, covariance)") from e
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
-        raise ValueError(f"{name}: mean {tuple(mean.shape)}, covariance {tuple(covariance.shape)}, expected (F,), (F, F)")
+        raise ValueError(f"{name}: mean {tuple(mean.shape)}, covariance {tuple(covariance.shape)}, expected (F,), (F, "
+                         "F)")
     if not (mean.isfinite().all() and covariance.isfinite().all()):
         raise ValueError(f"{name}: expected a finite mean and covariance, found NaN or infinity")
     return Gaussian(mean, covariance)

@@ -40,7 +40,8 @@ class Recipe:
     measure: Measure = "softmax"  # φ of Eq. 2.1
     pairs: Count = 10  # of latents, for the diversity
     decay: NotNegative = 0.0  # weight decay of Adam; the released code has 0.9, the thesis none
-    projected: bool = True  # back to the table's range after each step; False: clamped on the way into the generator alone
+    # back to the table's range after each step; False: clamped on the way into the generator alone
+    projected: bool = True
 
 # %% ../nbs/04g_embeddings.ipynb #11a33db4
 RECIPES = {
@@ -49,7 +50,8 @@ RECIPES = {
     "AM-D-S": Recipe(diversity=2.0),
     "AM-D-L": Recipe("mean", lr=0.1 / BIGGAN_SD, diversity=2.0),
 }
-RELEASED = Recipe("mean", lr=0.1 / BIGGAN_SD, diversity=0.1, pairs=5, latents=10, decay=0.9, projected=False)  # opts.yaml
+# opts.yaml
+RELEASED = Recipe("mean", lr=0.1 / BIGGAN_SD, diversity=0.1, pairs=5, latents=10, decay=0.9, projected=False)
 NOISE = {"Noise-S": 0.1 / BIGGAN_SD, "Noise-L": 0.3 / BIGGAN_SD}  # section 3.2
 
 # %% ../nbs/04g_embeddings.ipynb #ac9f7fbb
@@ -131,7 +133,8 @@ def starts(generator: ClassConditional, objective: Callable, recipe: Recipe, tar
     if recipe.start == "random":
         return noised(generator, table.mean().expand(len(targets), table.shape[1]), 1.0, targets, trials, seed)
     best = [favourites(generator, objective, k, trials, seed=seed) for k in targets]
-    if len(best[0]) < trials: raise ValueError(f"trials={trials}: expected at most {len(table)}, one for each favourite")
+    if len(best[0]) < trials:
+        raise ValueError(f"trials={trials}: expected at most {len(table)}, one for each favourite")
     return torch.stack([table[b] for b in best])
 
 # %% ../nbs/04g_embeddings.ipynb #f0ea1e53
@@ -154,7 +157,8 @@ class ActivationMaximization:
 
 # %% ../nbs/04g_embeddings.ipynb #3b12eb97
 @patch
-def _latents(self: ActivationMaximization, generator, targets: list[int], step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _latents(self: ActivationMaximization, generator, targets: list[int],
+             step: int) -> tuple[torch.Tensor, torch.Tensor]:
     "The latents (R, n, ...) of this step and the pairs (R, P, 2) of them; run R is a target and a trial."
     r, turn = self.recipe, step // self.recipe.redraw
     runs = [(k, t) for k in targets for t in range(self.trials)]
@@ -191,7 +195,8 @@ def _search(self: ActivationMaximization, generator, objective, targets: list[in
         if step % r.redraw == 0: z, pairs = self._latents(generator, targets, step)
         score, diversity = self._values(c, z, pairs, labels, generator, objective, features)
         total = score if diversity is None else score + r.diversity * diversity
-        if not total.isfinite().all(): raise FloatingPointError(f"the objective is not finite at step {step}: try a smaller lr")
+        if not total.isfinite().all():
+            raise FloatingPointError(f"the objective is not finite at step {step}: try a smaller lr")
         adam.zero_grad(set_to_none=True)
         (-total.sum()).backward()
         adam.step()
@@ -226,7 +231,8 @@ def weights_digest(*functions: Callable) -> str:
 def _identity(self: ActivationMaximization, generator, objective) -> dict:
     table = hashlib.sha256(generator.embeddings.cpu().contiguous().numpy()).hexdigest()
     networks = weights_digest(generator.model, getattr(objective, "network", objective))
-    return {"recipe": asdict(self.recipe), "trials": self.trials, "seed": self.seed, "keep": list(self.keep), "table": table,
+    return {"recipe": asdict(self.recipe), "trials": self.trials, "seed": self.seed, "keep": list(self.keep),
+            "table": table,
             "networks": networks}
 
 # %% ../nbs/04g_embeddings.ipynb #8d175fb5
@@ -262,7 +268,8 @@ def fit(
 ) -> ActivationMaximization:
     "Search for all targets. ValueError for a target twice or a measure that is not to be had."
     targets = list(targets)
-    if not targets or len(set(targets)) < len(targets): raise ValueError(f"targets={targets}: expected some classes, each once")
+    if not targets or len(set(targets)) < len(targets):
+        raise ValueError(f"targets={targets}: expected some classes, each once")
     if self.recipe.diversity and self.recipe.measure == "features" and features is None:
         raise ValueError("features=None: the diversity is measured in features, expected a function of images")
     if self.recipe.diversity and self.recipe.latents < 2:
@@ -285,8 +292,10 @@ def _take(self: ActivationMaximization, found: list[dict], targets: list[int]) -
     self.targets_, self.embeddings_ = targets, torch.stack([f["embeddings"] for f in found])
     self.kept_ = {s: torch.stack([f[f"kept.{s}"] for f in found]) for s in self.keep}
     trace = torch.stack([f["trace"] for f in found]).cpu().numpy()
-    index = pd.MultiIndex.from_product([targets, range(self.trials), range(self.recipe.steps)], names=["target", "trial", "step"])
-    self.trace_ = pd.DataFrame(trace.reshape(-1, 2), index, ["score", "diversity"]).dropna(axis=1, how="all").reset_index()
+    index = pd.MultiIndex.from_product([targets, range(self.trials), range(self.recipe.steps)],
+                                       names=["target", "trial", "step"])
+    self.trace_ = pd.DataFrame(trace.reshape(-1, 2), index,
+                               ["score", "diversity"]).dropna(axis=1, how="all").reset_index()
     return self
 
 # %% ../nbs/04g_embeddings.ipynb #fb2d8f9f
@@ -295,5 +304,6 @@ FINETUNING = replace(RECIPES["AM-S"], steps=10)  # section 3.2
 # %% ../nbs/04g_embeddings.ipynb #d4650d9f
 @checked
 def distance_moved(generator: ClassConditional, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    "(K, trials): length of the way from embeddings (K, D) to (K, trials, D), in standard deviations of the table's entries."
+    """(K, trials): length of the way from embeddings (K, D) to (K, trials, D), in standard deviations of the table's
+    entries."""
     return (embeddings - own[:, None]).norm(dim=2) / generator.scale

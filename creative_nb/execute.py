@@ -22,7 +22,8 @@ INJECTED = "injected-parameters"  # papermill's tag for the parameters a noteboo
 def _cells(notebook: str | Path) -> list[dict]:
     "The code cells of a notebook. ValueError names a file that is none."
     try: cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as e: raise ValueError(f"notebook={str(notebook)!r}: expected a notebook") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"notebook={str(notebook)!r}: expected a notebook") from e
     return [c for c in cells if c["cell_type"] == "code"]
 
 # %% ../nbs/10a_execute.ipynb #f6e7fa7c
@@ -163,7 +164,8 @@ def _execute_whole(notebook: Path, output: Path, parameters: dict):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         written = Path(scratch) / "written"
         try:
-            with _environment({RECORD: str(written), **_nobodys(scratch)}): _run_papermill(notebook, partial, parameters)
+            with _environment({RECORD: str(written), **_nobodys(scratch)}):
+                _run_papermill(notebook, partial, parameters)
         except Exception as e: raise _failure(e, notebook, partial, failed) from e
         files = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
     _finish(partial, sorted({from_here(f) for f in files}))

@@ -51,7 +51,8 @@ class Networks:
 @patch
 @checked
 def network(self: Networks, kind: NetworkKind) -> tuple[Network, dict, int]:
-    "Which network `kind` (vae, classifier, optimised, diffusion) is, the arguments of its class, and the seed of its training."
+    """Which network `kind` (vae, classifier, optimised, diffusion) is, the arguments of its class, and the seed of its
+    training."""
     spec = Network.of(getattr(self.setting, kind))
     network_class(spec.model)
     config = {"image_shape": list(self.data.image_shape), **spec.config}
@@ -84,8 +85,8 @@ def _check_given(where: str, asked: dict, has: dict):
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asked.items()}
     other = ", ".join(f"{k} {v} (the file has {has.get(k)})" for k, v in plain.items() if has.get(k) != v)
     if not other: return
-    data = f"; it was trained on {has.get('dataset', 'other data')}: other_data=True allows that" * ("data_hash" in other)
-    raise ValueError(f"{where}: expected a network with {other}{data}")
+    data = f"; it was trained on {has.get('dataset', 'other data')}: other_data=True allows that"
+    raise ValueError(f"{where}: expected a network with {other}{data if 'data_hash' in other else ''}")
 
 # %% ../nbs/09a_experiment.ipynb #9e0a0002
 def _made(function: str, arguments: dict, kind: type):
@@ -134,13 +135,15 @@ def optimised(self: Networks) -> nn.Module: return self._load("optimised").requi
 @patch
 @checked
 def gan_path(self: Networks, without: list[str] | None = None, **schedule) -> Path:
-    """File of the generator: a checkpoint that fits, or the one that is trained and kept. `without` leaves classes out of
-    its data; `schedule` changes how it is trained."""
+    """File of the generator: a checkpoint that fits, or the one that is trained and kept. `without` leaves classes out
+    of its data; `schedule` changes how it is trained."""
     s, about = self.setting, self.setting.gan
-    if not about: raise ValueError(f"gan: the setting {s.name} of {s.paper} declares none, expected a generator and its schedule")
+    if not about:
+        raise ValueError(f"gan: the setting {s.name} of {s.paper} declares none, expected a generator and its schedule")
     data = self.data.without(without) if without else self.data
     plan = GANSchedule(**{**(about.get("schedule") or {}), **schedule})
-    return trained_gan(data, plan, about.get("seed", s.seed), about.get("generator"), about.get("discriminator"), s.artifacts,
+    return trained_gan(data, plan, about.get("seed", s.seed), about.get("generator"), about.get("discriminator"),
+                       s.artifacts,
                        s.checkpoints)
 
 @patch
@@ -382,6 +385,17 @@ def read_table(self: Run, name: Text) -> pd.DataFrame:
         f"no {self.table_path(name)}: run {' and '.join(makers) or 'the notebook that makes it'} first"
     )
 
+# %% ../nbs/09a_experiment.ipynb #8e19e107
+@patch
+@checked
+def earlier_table(self: Run, name: Text, where: Text) -> pd.DataFrame:
+    "A table that was measured before: `where` is released, or a scale. FileNotFoundError if it is not there."
+    paper, setting = self.paper.name, self.setting.name
+    folder = shelf(paper, setting) if where == "released" else f"{shelf(paper, setting, where)}/tables"
+    path = from_root(folder) / f"{name}.csv"
+    if not path.is_file(): raise FileNotFoundError(f"where={where!r}: no {path.name} in {folder}")
+    return read_table(path)
+
 # %% ../nbs/09a_experiment.ipynb #979c56b3
 @patch
 def keep_checkpoints(self: Run):
@@ -390,7 +404,8 @@ def keep_checkpoints(self: Run):
     parts = [part for part in self.networks.parts if not part.setting.classifier.get("function")]
     files |= {f"{part.setting.dataset}_classifier": part.path("classifier") for part in parts}
     own = lambda about: not about.get("function")
-    if self.setting.optimised and own(self.setting.optimised): files[f"{self.dataset}_optimised"] = self.networks.path("optimised")
+    if self.setting.optimised and own(self.setting.optimised):
+        files[f"{self.dataset}_optimised"] = self.networks.path("optimised")
     if self.setting.gan and own(self.setting.gan):
         path = self.networks.gan_path()
         name = checkpoint_name(self.networks.data.name, load_config(path)["kind"])

@@ -18,7 +18,8 @@ from .models import network_class, save_model
 from .training import fresh, full_config
 
 # %% ../nbs/02b_gan_files.ipynb #7a79f56e
-NETWORKS = {"generator": "ConditionalGenerator", "discriminator": "ProjectionDiscriminator"}  # unless `model` says another
+# unless `model` says another
+NETWORKS = {"generator": "ConditionalGenerator", "discriminator": "ProjectionDiscriminator"}
 
 def _kinds(generator: dict, discriminator: dict) -> dict[str, type]:
     "The class of each network, by the name under `model` in what is asked for. ValueError lists the names there are."
@@ -28,8 +29,8 @@ def _kinds(generator: dict, discriminator: dict) -> dict[str, type]:
 # %% ../nbs/02b_gan_files.ipynb #a78e2ce9
 @checked
 def training_record(data: ImageData, schedule: GANSchedule, seed: Seed, generator: dict, discriminator: dict) -> dict:
-    """What decides a trained generator, JSON-ready. `generator` and `discriminator` hold arguments of their classes and,
-    under `model`, the name of another class."""
+    """What decides a trained generator, JSON-ready. `generator` and `discriminator` hold arguments of their classes
+    and, under `model`, the name of another class."""
     shape = {"image_shape": list(data.image_shape), "classes": len(data.class_names)}
     kinds, asked = _kinds(generator, discriminator), {"generator": generator, "discriminator": discriminator}
     own = {part: shape | {k: v for k, v in about.items() if k != "model"} for part, about in asked.items()}

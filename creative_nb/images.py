@@ -29,7 +29,8 @@ NOT_DATA = {"desktop.ini", "thumbs.db"}  # what Windows leaves in folders of pic
 
 # %% ../nbs/00a_images.ipynb #3ba3ea64
 def _visible_files(root: Path) -> list[Path]:
-    "Files below `root` that are not hidden, through links, but not round in circles. OSError names an unreadable folder."
+    """Files below `root` that are not hidden, through links, but not round in circles. OSError names an unreadable
+    folder."""
     def refuse(error: OSError): raise error
     found = []
     for here, folders, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -52,7 +53,8 @@ def image_files(root: str | Path) -> list[Path]:
             raise ValueError(f"{os.fsencode(path)!r}: expected a file name in UTF-8, rename it")
     others = [p for p in files if p.suffix.lower() not in IMAGE_SUFFIXES]
     if others:
-        kinds = ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in Counter(p.suffix for p in others).items())
+        kinds = ", ".join(f"{n} {suffix or 'without a suffix'}"
+                          for suffix, n in Counter(p.suffix for p in others).items())
         warnings.warn(f"root={root}: left out {len(others)} files that are not read as images ({kinds}), "
                       f"such as {others[0].relative_to(root)}", stacklevel=3)
     return [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -65,7 +67,8 @@ def folder_stamp(root: str | Path) -> str:
     if not root.is_dir(): return ""
     for path in _visible_files(root):
         about = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
-        stamp.update(f"{path.relative_to(root)}\0{about.st_size}\0{about.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        known = f"{path.relative_to(root)}\0{about.st_size}\0{about.st_mtime_ns}\0"
+        stamp.update(known.encode(errors="surrogateescape"))
     return stamp.hexdigest()[:16]
 
 # %% ../nbs/00a_images.ipynb #1cc2b6de
@@ -158,7 +161,8 @@ def read_images(
         pixels = read_image(path, size, square)
         _check_size(path, pixels, paths[0], (height, width))
         images[i] = (255 * pixels).round() if as_bytes else pixels
-    _tell_of_more([path for path in paths if path.suffix.lower() in (".gif", ".tif", ".tiff", ".webp") and _several(path)])
+    _tell_of_more([path for path in paths if path.suffix.lower() in (".gif", ".tif", ".tiff", ".webp")
+                   and _several(path)])
     return _channels_first(images)
 
 # %% ../nbs/00a_images.ipynb #7db7d651

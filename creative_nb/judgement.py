@@ -107,7 +107,8 @@ def _all_or_none(judged: pd.DataFrame, metrics: Sequence[str]):
     for (dataset, rows), m in product(judged.groupby("dataset", sort=False), metrics):
         values = pd.to_numeric(rows[m], errors="coerce")
         if wrong := int((values.isna() & rows[m].notna() | np.isinf(values)).sum()):
-            raise ValueError(f"{m} is no finite number for {wrong} of {len(rows)} images of {dataset}: expected numbers")
+            raise ValueError(f"{m} is no finite number for {wrong} of {len(rows)} images of {dataset}: expected "
+                             "numbers")
         if 0 < (gaps := rows[m].isna().sum()) < len(rows):
             raise ValueError(f"{m} is NaN for {gaps} of {len(rows)} images of {dataset}: expected all or none")
 
@@ -212,8 +213,10 @@ def _matched(a: Counts, b: Counts, names: tuple[str, str] = ("a", "b")) -> tuple
     a, b = (pd.Series(x) if isinstance(x, Mapping) else x for x in (a, b))
     named = [isinstance(x, pd.Series) and not isinstance(x.index, pd.RangeIndex) for x in (a, b)]
     for name, x, own in zip(names, (a, b), named):
-        if own and not all(named): raise ValueError(f"{name} has labels {list(x.index)}: expected some on both, or none")
-        if own and not x.index.is_unique: raise ValueError(f"{name} has labels {list(x.index)}: expected different ones")
+        if own and not all(named):
+            raise ValueError(f"{name} has labels {list(x.index)}: expected some on both, or none")
+        if own and not x.index.is_unique:
+            raise ValueError(f"{name} has labels {list(x.index)}: expected different ones")
     if all(named) and not a.index.equals(b.index): a, b = a.align(b, fill_value=0)
     if len(a) == len(b): return np.asarray(a), np.asarray(b)
     raise ValueError(f"{names[1]} has {len(b)} values: expected {len(a)}, as {names[0]}")

@@ -52,8 +52,10 @@ def looked_at(judge: Judge, images: torch.Tensor) -> tuple[torch.Tensor, torch.T
 class SetViews:
     "One set of generated images beside the real ones, as a judge sees them."
     def __init__(self, scores, images, labels, features, logits, answers=None):
-        self.scores, self.images, self.labels = scores, images, labels  # (N, C, H, W), (N,): the classes they are meant to be
-        self.features, self.logits, self.answers = features, logits, answers  # answers: classes by the optimised network
+        # (N, C, H, W), (N,): the classes they are meant to be
+        self.scores, self.images, self.labels = scores, images, labels
+        # answers: classes by the optimised network
+        self.features, self.logits, self.answers = features, logits, answers
 
     @cached_property
     def accepted(self) -> torch.Tensor:
@@ -76,8 +78,10 @@ MEASURES: dict[str, Metric] = {}
 TOGETHER = set()  # measures of all classes together; of a single class where that makes sense
 
 @checked
-def measure(name: Text, label: Text, short: Text, good: Literal["higher", "lower"], together: bool = False, **more) -> Callable:
-    "Register a function of `SetViews` as a measure of a set; `more` are fields of `Metric`. ValueError for a taken name."
+def measure(name: Text, label: Text, short: Text, good: Literal["higher", "lower"], together: bool = False,
+            **more) -> Callable:
+    """Register a function of `SetViews` as a measure of a set; `more` are fields of `Metric`. ValueError for a taken
+    name."""
     if name in MEASURES: raise ValueError(f"name={name!r}: this measure is registered already")
     def register(compute):
         MEASURES[name] = Metric(name, label, short, good, ("classifier",), compute, kind="set", **more)
@@ -128,7 +132,8 @@ def _ms_ssim(views: SetViews): return views.pairs["ms_ssim"]
 @measure("perceptual", "{perceptual}, of pairs", "perceptual distance", "higher")
 def _perceptual(views: SetViews): return views.pairs["perceptual"]
 
-@measure("accepted_perceptual", "{perceptual}, of pairs that {judge} accepts", "perceptual distance, accepted", "higher")
+@measure("accepted_perceptual", "{perceptual}, of pairs that {judge} accepts", "perceptual distance, accepted",
+         "higher")
 def _accepted_perceptual(views: SetViews):
     kept = views.images[views.accepted]
     return views._pairs(kept)["perceptual"] if len(kept) > 9 else math.nan

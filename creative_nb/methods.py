@@ -18,7 +18,8 @@ import torch
 from .checks import checked, Count, Kind, NotNegative, PartOf, Percent, Positive, Text, Whole
 from .core import patch
 from .generators import Interpolation, Prior
-from .neurons import (ClusterSeed, low_active, neuron_clusters, NeuronStats, non_specific, off_values, on_values,
+from .neurons import (ClusterSeed, low_active, neuron_clusters, NeuronStats, non_specific, off_values,
+                                 on_values,
                                  Percentiles, Statistic)
 from .select import Base, ClusterLayer, HowMany, Layer, Picked, RelatedLayer, WholeLayer
 
@@ -277,7 +278,8 @@ PRIOR = Prior()
 Sampler = Annotated[object, Kind(lambda x: callable(getattr(x, "draw", None)), "what draws latents, such as Prior()")]
 
 @checked
-def method(name: Text, label: str = "", colour: str = "", papers: Sequence[str] = (), latents: Sampler = PRIOR) -> Callable:
+def method(name: Text, label: str = "", colour: str = "", papers: Sequence[str] = (),
+           latents: Sampler = PRIOR) -> Callable:
     "Register a class of methods, or a function of n that makes one, under a name. ValueError if the name is taken."
     def register(make):
         if name in METHODS: raise ValueError(f"name={name!r}: this method is registered already")

@@ -147,8 +147,10 @@ def _check_batch(x: torch.Tensor, shape: Sequence[int], labels: torch.Tensor | N
     low, high = x.aminmax()
     if low < 0 or high > 1: raise ValueError(f"x: values from {low:.3g} to {high:.3g}, expected images in [0, 1]")
     if not classes: return
-    if not isinstance(labels, torch.Tensor) or labels.shape != x.shape[:1] or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"labels={shown(labels)}: expected one class from 0 to {classes - 1} for each of {len(x)} images")
+    one_each = isinstance(labels, torch.Tensor) and labels.shape == x.shape[:1]
+    if not one_each or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels={shown(labels)}: expected one class from 0 to {classes - 1} for each of {len(x)} "
+                         "images")
 
 # %% ../nbs/01_models.ipynb #30de0007
 @patch

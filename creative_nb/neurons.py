@@ -155,7 +155,8 @@ Statistic = Annotated[str, Kind(lambda x: x in ("max", "mean") or _percentile(x)
 @checked
 def on_values(stats: NeuronStats, statistic: Statistic = "max", scale: Positive = 2.0) -> torch.Tensor:
     "(P,): the value a neuron takes when it is turned on, `scale` times a statistic of its training activations."
-    return scale * (getattr(stats, statistic) if statistic in ("max", "mean") else stats.quantiles[_percentile(statistic)])
+    return scale * (getattr(stats, statistic) if statistic in ("max", "mean")
+                    else stats.quantiles[_percentile(statistic)])
 
 # %% ../nbs/03_neurons.ipynb #2986bd63
 @checked
@@ -280,7 +281,8 @@ def checked_labels(labels, latents: torch.Tensor) -> torch.Tensor | None:
     ValueError unless there is one integer >= 0 for each latent."""
     if labels is None: return None
     try: labels = torch.as_tensor(np.asarray(labels) if not isinstance(labels, torch.Tensor) else labels)
-    except (TypeError, ValueError) as e: raise ValueError(f"labels={shown(labels)}: expected one integer >= 0 for each latent") from e
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"labels={shown(labels)}: expected one integer >= 0 for each latent") from e
     if labels.shape != latents.shape[:1] or labels.is_floating_point() or labels.min() < 0:
         raise ValueError(f"labels ({labels.dtype}) of shape {tuple(labels.shape)}: "
                          f"expected one integer >= 0 for each of the {len(latents)} latents")

@@ -88,7 +88,8 @@ def tensors(self: InDomainScore) -> dict[str, torch.Tensor]:
 @patch
 @classmethod
 @checked
-def from_tensors(cls: InDomainScore, tensors: dict[str, torch.Tensor], device: str | torch.device = "cpu") -> "InDomainScore":
+def from_tensors(cls: InDomainScore, tensors: dict[str, torch.Tensor],
+                 device: str | torch.device = "cpu") -> "InDomainScore":
     "The fitted object that `tensors` came from."
     gamma, nu, intercept = tensors["numbers"].tolist()
     svm = cls(gamma, nu)
@@ -238,7 +239,7 @@ class Novelty:
 
     def __init__(
         self,
-        encode: Callable | None = None,  # images (B, C, H, W) to latents (B, ...), the mean; None leaves out D_r and the latent metrics
+        encode: Callable | None = None,  # images (B, C, H, W) to latents (B, ...), the mean; None: no latent metrics
         decode: Callable | None = None,  # latents to images; None leaves out D_r
         classifier: Callable | None = None,  # images to logits (B, classes); None leaves out ICE
         *,
@@ -265,7 +266,8 @@ def _returned(self: Novelty, what: str, x: torch.Tensor) -> torch.Tensor:
     if not isinstance(y, torch.Tensor):
         raise TypeError(f"{what} returns a {type(y).__name__}: expected one tensor, such as the mean of an encoding; "
                         f"pass a function that returns that part")
-    if y.ndim == 0 or len(y) != len(x): raise ValueError(f"{what} returns {shown(y)} for {len(x)} rows: expected one each")
+    if y.ndim == 0 or len(y) != len(x):
+        raise ValueError(f"{what} returns {shown(y)} for {len(x)} rows: expected one each")
     return y
 
 # %% ../nbs/05_novelty.ipynb #17716e23
@@ -292,8 +294,8 @@ def fit(
     self.input_neighbours_ = neighbours
     self.range_ = _range(images)
     if self.range_[0] < 0 or self.range_[1] > 1:
-        warnings.warn(f"images: values from {self.range_[0]:.3g} to {self.range_[1]:.3g}, so distances are in these units; "
-                      "those of the papers are of images in [0, 1]", stacklevel=4)
+        warnings.warn(f"images: values from {self.range_[0]:.3g} to {self.range_[1]:.3g}, so distances are in these "
+                      "units; those of the papers are of images in [0, 1]", stacklevel=4)
     return self
 
 # %% ../nbs/05_novelty.ipynb #23696cb1
@@ -428,9 +430,11 @@ def _outlier(values: torch.Tensor) -> float:
 Numbers = torch.Tensor | np.ndarray | pd.Series | Sequence
 
 def _numbers(name: str, columns: Mapping, least: int = 1) -> dict[str, torch.Tensor]:
-    "Columns of scores as float64 tensors of one length, (N,) each. ValueError if they are not finite numbers of the same rows."
+    """Columns of scores as float64 tensors of one length, (N,) each. ValueError if they are not finite numbers of the
+    same rows."""
     found, index = {}, [v.index for v in columns.values() if isinstance(v, pd.Series)]
-    if any(not i.equals(index[0]) for i in index): raise ValueError(f"{name}: expected columns with the same row labels")
+    if any(not i.equals(index[0]) for i in index):
+        raise ValueError(f"{name}: expected columns with the same row labels")
     for k, v in columns.items():
         try: found[k] = torch.as_tensor(v if isinstance(v, torch.Tensor) else np.asarray(v, float)).double()
         except (TypeError, ValueError) as e: raise ValueError(f"{name}[{k!r}]={shown(v)}: expected numbers") from e

@@ -126,8 +126,9 @@ def answer(self: Session, message: dict) -> dict | None:
     if not isinstance(seen, str) or seen not in self.store.labels or self.at >= len(self.order): return
     item, repeat, side = self.order[self.at]
     seconds = float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 86400 else math.nan
-    before = self.shown.get("label") or ""
-    if not self.store.add(self.name, item, self._seen(seen, side), repeat, seconds, self._seen(before, side)):
+    before, zoom = self.shown.get("label") or "", message.get("zoom")
+    zoom = zoom if isinstance(zoom, int | float) and 0 < zoom < 1000 else None
+    if not self.store.add(self.name, item, self._seen(seen, side), repeat, seconds, self._seen(before, side), zoom):
         return {"notice": "Answered in another window, as marked. Press again to change it."}
     if not before: self.seconds.append(seconds)
     known = self.store.known.get(item)
@@ -187,7 +188,8 @@ def receive(self: Session, message: dict) -> dict:
     try: return self.view(**((getattr(self, do)(message) if fits else None) or {}), reply=reply)
     except (sqlite3.Error, OSError) as e:
         if not self.shown: raise
-        return self.shown | {"error": f"Not saved: {reason(e, self.store.path)}. Please try again.", "notice": "", "reply": reply}
+        return self.shown | {"error": f"Not saved: {reason(e, self.store.path)}. Please try again.", "notice": "",
+                             "reply": reply}
 
 # %% ../nbs/06e_page.ipynb #9a3add84
 SCRIPT, STYLE = ((files("creative_nb") / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))

@@ -64,7 +64,8 @@ class Perceptual:
 
     @torch.no_grad()
     def __call__(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        "(N,): distances of images (N, C, H, W) in [0, 1]; 0 for the same image. ValueError for images it is not made for."
+        """(N,): distances of images (N, C, H, W) in [0, 1]; 0 for the same image. ValueError for images it is not made
+        for."""
         check_tensor("a", a, ndim=4)
         check_tensor("b", b, tuple(a.shape[1:]))
         if min(a.shape[2:]) < self.side or self.channels not in (0, a.shape[1]):
@@ -111,7 +112,8 @@ def st_lpips(network: Literal["alex", "vgg"] = "alex") -> Perceptual:
 # %% ../nbs/05b_pairs.ipynb #37db20dd
 @checked
 def lpips(network: Literal["alex", "vgg", "squeeze"] = "alex") -> Perceptual:
-    "LPIPS (Zhang et al. 2018). ImportError without the package; its backbone is fetched by torchvision if it is not cached."
+    """LPIPS (Zhang et al. 2018). ImportError without the package; its backbone is fetched by torchvision if it is not
+    cached."""
     if importlib.util.find_spec("lpips") is None: raise ImportError("lpips is not installed: pip install lpips")
     import lpips as package
     model = package.LPIPS(net=network, verbose=False).eval()

@@ -75,7 +75,8 @@ class Panel:
     dataset: str = "mnist"  # whose printed rows they are calibrated to
     annotators: Count = 9
     seed: Seed = 0
-    training_images: Count | None = None  # of the network at hand, if not as many as in print: scales the in-domain score
+    # of the network at hand, if not as many as in print: scales the in-domain score
+    training_images: Count | None = None
     weight: NotNegative = 0.5  # of what the metrics say
     sensitivity: NotNegative = 0.25  # sd over annotators, on a log scale
     bias: NotNegative = 0.5  # sd over annotators and labels
@@ -176,7 +177,8 @@ def _check_manifest(manifest: pd.DataFrame, repeats: int):
     if repeats > n: raise ValueError(f"repeats={repeats}: expected 0 to {n}, the number of images")
     if "item" not in manifest: raise ValueError("manifest: no column item: expected the name of each image")
     if (twice := manifest["item"].isna() | manifest["item"].duplicated()).any():
-        raise ValueError(f"manifest: item {manifest['item'][twice].iloc[0]!r}: expected a name of its own for each image")
+        raise ValueError(f"manifest: item {manifest['item'][twice].iloc[0]!r}: expected a name of its own for each "
+                         "image")
 
 # %% ../nbs/06g_panel.ipynb #7c7a79f2
 @patch

@@ -85,7 +85,8 @@ def _check_entry(where: str, entry: dict, paper: Paper):
     expect(f"{where}, notebook", [entry.get("notebook")], paper.notebooks)
 
 # %% ../nbs/08a_paper.ipynb #c73c2062
-SCALE = {"settings": list[str] | None, "networks": dict | None, "notebooks": Entries | None, "by_setting": Entries | None,
+SCALE = {"settings": list[str] | None, "networks": dict | None, "notebooks": Entries | None,
+         "by_setting": Entries | None,
          "by_notebook": dict[str, list[str]] | None}
 
 def _check_scale(where: str, about: dict, paper: Paper):

@@ -45,7 +45,8 @@ def _clustered(y: np.ndarray, x: np.ndarray, item: np.ndarray, person: np.ndarra
     by = [np.bincount(groups, moves) for groups in (item, person)]
     images, people = map(len, by)
     few = min(images, people) / (min(images, people) - 1)
-    v_images, v_people, v_both = (few * (part**2).sum() for part in (*by, moves))  # each image and person have one answer
+    # each image and person have one answer
+    v_images, v_people, v_both = (few * (part**2).sum() for part in (*by, moves))
     variance = v_images + v_people - v_both
     variance = variance if variance > 0 else max(v_images, v_people)
     parts = v_images**2 / (images - x.shape[1]) + v_people**2 / (people - 1)
@@ -100,8 +101,8 @@ def answer_differences(
     confidence: InnerShare = 0.95,
     adjust: Adjustment = "holm",
 ) -> pd.DataFrame:
-    """Fraction of each label over all first answers under `method` less that under each baseline, for other images and other
-    people: `difference`, `low`, `high`, `se`, `df`, `p`, `p_adjusted`; and `images`, `annotators`."""
+    """Fraction of each label over all first answers under `method` less that under each baseline, for other images and
+    other people: `difference`, `low`, `high`, `se`, `df`, `p`, `p_adjusted`; and `images`, `annotators`."""
     first, found = _first_answers(long, labels), []
     for d in first.dataset.unique():
         for m in baselines:
@@ -118,7 +119,8 @@ def answer_differences(
 # %% ../nbs/07c_people.ipynb #af8ff880
 @checked
 def answer_fractions(long: pd.DataFrame, labels: Names, confidence: InnerShare = 0.95) -> pd.DataFrame:
-    "Fraction of each label over all first answers by data set and method, with an interval for other images and people."
+    """Fraction of each label over all first answers by data set and method, with an interval for other images and
+    people."""
     first, found = _first_answers(long, labels), []
     for (d, m), _ in first.groupby(["dataset", "method"], sort=False):
         rows = _rows_of(first, d, (m,))
@@ -138,8 +140,9 @@ def _by_side(first: int, second: int) -> dict[str, float]:
 
 @checked
 def mean_scores(long: pd.DataFrame, question: str | Question, confidence: InnerShare = 0.95) -> pd.DataFrame:
-    """Mean score of all first answers by data set and method: `mean`, `low`, `high`, `se`, `df` for other images and people,
-    `p` against the middle of the scale; `sd_images`, `sd_people`; images `below` and `above` the middle, and `p_sign`."""
+    """Mean score of all first answers by data set and method: `mean`, `low`, `high`, `se`, `df` for other images and
+    people, `p` against the middle of the scale; `sd_images`, `sd_people`; images `below` and `above` the middle, and
+    `p_sign`."""
     asked, found = question_of(question), []
     if not (scores := asked.scores): raise ValueError(f"question={asked.name!r}: expected options with scores")
     first, middle = _first_answers(long, asked.labels), (min(scores.values()) + max(scores.values())) / 2
@@ -161,8 +164,8 @@ def equivalence(
     level: InnerShare = 0.05,
     adjust: Adjustment = "holm",  # of `p_equivalent`, where the differences have an adjusted p as well
 ) -> pd.DataFrame:
-    """The same with `p_equivalent`, `p_equivalent_adjusted`, and a `verdict`: different (by `p_adjusted` where it is there),
-    equivalent, both (but by less than the margin), not decided."""
+    """The same with `p_equivalent`, `p_equivalent_adjusted`, and a `verdict`: different (by `p_adjusted` where it is
+    there), equivalent, both (but by less than the margin), not decided."""
     _need("differences", differences, ["difference", "se", "df", "p"])
     d, se = differences.difference, differences.se.clip(lower=1e-12)
     p = np.maximum(t.sf((d + margin) / se, differences.df), t.cdf((d - margin) / se, differences.df))
@@ -189,7 +192,8 @@ def by_minimum(
         table = label_table(judged, [k for k in long.label.unique() if k != label] + [label])
         lost = 1 - table.agreed / table.images
         found.append(table[["dataset", "method", "images", label]].assign(minimum=str(minimum), lost=lost))
-    every = long[long["repeat"] == 0].assign(**{label: lambda d: d.label == label}).groupby(["dataset", "method"], sort=False)
+    first = long[long["repeat"] == 0].assign(**{label: lambda d: d.label == label})
+    every = first.groupby(["dataset", "method"], sort=False)
     answers = every.agg(images=("item", "nunique"), **{label: (label, "mean")}).reset_index()
     together = pd.concat([*found, answers.assign(minimum="all answers", lost=0.0)], ignore_index=True)
     return together[["dataset", "minimum", "method", "images", "lost", label]]

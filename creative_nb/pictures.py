@@ -57,8 +57,8 @@ def _celeba_files(root: Path) -> list[Path]:
     for folder in (root / "celeba" / "img_align_celeba", root / "celeba", root / "img_align_celeba", root):
         if files := sorted(folder.glob("*.jpg")): return files
     raise FileNotFoundError(
-        f"no photographs of CelebA in {root / 'celeba' / 'img_align_celeba'}, where torchvision keeps them (000001.jpg to "
-        f"{CELEBA}.jpg, 1.4 GB), nor in {root / 'celeba'}: put all or some there, they are {TERMS} and are not "
+        f"no photographs of CelebA in {root / 'celeba' / 'img_align_celeba'}, where torchvision keeps them (000001.jpg "
+        f"to {CELEBA}.jpg, 1.4 GB), nor in {root / 'celeba'}: put all or some there, they are {TERMS} and are not "
         "downloaded (mmlab.ie.cuhk.edu.hk/projects/CelebA.html); or use dataset 'blobs', which needs no files")
 
 # %% ../nbs/00c_pictures.ipynb #1891674f
@@ -79,14 +79,15 @@ def _wikiart_rows(folder: Path) -> list[dict[str, str]]:
     "The rows of the table of paintings. FileNotFoundError says what is looked for, ValueError what is wrong with it."
     if not (folder / "labels.csv").is_file():
         raise FileNotFoundError(
-            f"no paintings in {folder}: expected image files and a table labels.csv with the columns file, artist and genre. "
-            f"The pictures of WikiArt (81,000, 25 GB; github.com/cs-chan/ArtGAN) are {TERMS} and are not downloaded; "
-            "dataset 'blobs' needs no files")
+            f"no paintings in {folder}: expected image files and a table labels.csv with the columns file, artist and "
+            f"genre. The pictures of WikiArt (81,000, 25 GB; github.com/cs-chan/ArtGAN) are {TERMS} and are not "
+            "downloaded; dataset 'blobs' needs no files")
     with open(folder / "labels.csv", encoding="utf-8-sig", newline="") as f: rows = list(csv.DictReader(f))
     lacking = [c for c in ("file", "artist", "genre") if not rows or c not in rows[0]]
     if lacking: raise ValueError(f"{folder / 'labels.csv'}: expected rows with {', '.join(lacking)}")
     missing = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
-    if missing: raise ValueError(f"{folder / 'labels.csv'} names {len(missing)} files that are not there, such as {missing[0]}")
+    if missing:
+        raise ValueError(f"{folder / 'labels.csv'} names {len(missing)} files that are not there, such as {missing[0]}")
     return rows
 
 # %% ../nbs/00c_pictures.ipynb #d059f253

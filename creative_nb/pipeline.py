@@ -149,7 +149,8 @@ def chosen_papers(papers: Names, scale: Text) -> list[Paper]:
 def chosen_settings(paper: Paper, scale: Text, settings: Names) -> list[str]:
     "The settings of a run: those named, or those of the scale and of its notebooks that have their own."
     about = paper.scale(scale)
-    names = split_names(settings) or split_names([*(about.get("settings") or []), *sum(paper.own_settings(scale).values(), [])])
+    names = split_names(settings) or split_names([*(about.get("settings") or []),
+                                                  *sum(paper.own_settings(scale).values(), [])])
     expect(f"settings of {paper.name}", names, known_settings(paper))
     if not names and not all(paper.per_paper(n) for n in paper.notebooks):
         raise ValueError(f"nbs/{paper.name}/paper.yaml, scales, {scale}: expected settings, found none")
@@ -213,7 +214,8 @@ def _scratch(scale: str):
 
 # %% ../nbs/10_pipeline.ipynb #3e2b647d
 def _places(folder: Path) -> dict[str, str]:
-    "Environment variables: whom to follow, and where temporary files go; also a cache, if there is no home to write to."
+    """Environment variables: whom to follow, and where temporary files go; also a cache, if there is no home to write
+    to."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     while not cache.exists() and cache != cache.parent: cache = cache.parent
     found = {PARENT: str(os.getpid()), "TMPDIR": str(folder)}
@@ -247,7 +249,8 @@ def only_one(scale: Text):
 def _metadata(notebook: str | Path) -> dict:
     "Metadata of an executed notebook. ValueError names a file that is damaged."
     try: return json.loads(from_root(notebook).read_text(encoding="utf-8"))["metadata"]
-    except (ValueError, KeyError, TypeError) as e: raise ValueError(f"{notebook} is damaged ({e}): remove it and run again") from e
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{notebook} is damaged ({e}): remove it and run again") from e
 
 @checked
 def written(executed: File) -> list[Path]:
@@ -302,7 +305,8 @@ def _check_finished(jobs: list[Job], code: int, started: float, explain: Callabl
     missing = [j.output for j in jobs if not from_root(j.output).is_file()]
     if not code and not missing: return
     killed = [m for m in missing if any(p.stat().st_mtime >= started for p in partials(from_root(m)))]
-    lines = [f"{k} was killed, as the system does when memory runs out: see dmesg, or take fewer --cores" for k in killed]
+    lines = [f"{k} was killed, as the system does when memory runs out: see dmesg, or take fewer --cores"
+             for k in killed]
     if code < 0: lines += [f"snakemake was killed by signal {-code}, as the system does when memory runs out"]
     if not lines and not failed(jobs[0].scale): explain()
     lines += ["the run did not finish; the same command resumes it", *(f"missing: {m}" for m in missing)]

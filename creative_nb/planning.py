@@ -61,7 +61,8 @@ def planned_comparisons(
     method: str = "low-active",
     baselines: Names = BASELINES,
 ) -> pd.DataFrame:
-    "By data set and baseline: `power` with so many images, `needed` for the power asked, `needed_family` if tests share 0.05."
+    """By data set and baseline: `power` with so many images, `needed` for the power asked, `needed_family` if tests
+    share 0.05."""
     fractions, rows = _by_method(table, labels, (method, *baselines)), []
     for d in table.dataset.unique():
         for m in baselines:
@@ -72,7 +73,8 @@ def planned_comparisons(
     return pd.DataFrame(rows)
 
 # %% ../nbs/07d_planning.ipynb #a94b3da4
-def _one_study(panel: Panel, expected: dict[str, Sequence[float]], images: int, label: str, seed: int) -> tuple[bool, bool]:
+def _one_study(panel: Panel, expected: dict[str, Sequence[float]], images: int, label: str,
+               seed: int) -> tuple[bool, bool]:
     "Whether one simulated study finds a difference of `label`: by its answers, and by the consensus labels."
     drawn = {m: printed_population(panel, images, seed, shares) for m, shares in expected.items()}
     manifest = pd.concat(drawn, names=["method"]).reset_index("method").assign(dataset="expected")
@@ -94,7 +96,8 @@ def simulated_power(
     label: Text | None = None,  # whose difference is looked for; None: the first
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    "Share of simulated studies that find a difference at 0.05, with a 95 % interval: by the answers, and by consensus labels."
+    """Share of simulated studies that find a difference at 0.05, with a 95 % interval: by the answers, and by
+    consensus labels."""
     if images < IMAGES: raise ValueError(f"images={images}: expected at least {IMAGES}")
     expected = {"a": _fractions("fractions_a", fractions_a), "b": _fractions("fractions_b", fractions_b)}
     if (label := label or panel.labels[0]) not in panel.labels:

@@ -183,7 +183,8 @@ def _found(root: str | Path, references: str | Path | None) -> tuple[list[Path],
     "Files of the methods' images, and of the reference images. FileNotFoundError or ValueError if there are none."
     root = Path(root).resolve()
     apart = Path(references).resolve() if references else root / "references"
-    if references and not apart.is_dir(): raise FileNotFoundError(f"references={references}: expected a folder of images")
+    if references and not apart.is_dir():
+        raise FileNotFoundError(f"references={references}: expected a folder of images")
     paths = [p for p in image_files(root) if p.parent != root and apart not in p.parents]
     if not paths: raise ValueError(f"root={root}: expected a subfolder of images for each method")
     return paths, image_files(apart) if apart.is_dir() else []
@@ -193,7 +194,8 @@ def _check_names(names: Sequence[str]):
     "ValueError for a folder name that a spreadsheet takes for a formula."
     for name in names:
         if name.startswith(("=", "+", "-", "@")):
-            raise ValueError(f"root: the folder name {name.split('/')[0]!r}: expected a first letter other than = + - @")
+            raise ValueError(f"root: the folder name {name.split('/')[0]!r}: expected a first letter other than = + - "
+                             "@")
 
 # %% ../nbs/06a_pool.ipynb #1720e225
 @checked

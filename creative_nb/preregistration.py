@@ -80,7 +80,8 @@ def as_plan(about: dict) -> Plan:
 # %% ../nbs/06b_preregistration.ipynb #4473e5c4
 @checked
 def read_plan(path: File) -> Plan:
-    "The plan in a file: YAML, or JSON of `Plan.save`. FileNotFoundError if there is none, ValueError for anything else."
+    """The plan in a file: YAML, or JSON of `Plan.save`. FileNotFoundError if there is none, ValueError for anything
+    else."""
     if Path(path).suffix.lower() == ".json": return Plan.load(path)
     try:
         about = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
@@ -103,11 +104,14 @@ def save(self: Plan, path: File):
 @classmethod
 @checked
 def load(cls: Plan, path: File) -> Plan:
-    "The plan of a file of `save`. FileNotFoundError if there is none, ValueError if it is something else, or was edited."
+    """The plan of a file of `save`. FileNotFoundError if there is none, ValueError if it is something else, or was
+    edited."""
     try: about = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as e: raise FileNotFoundError(f"path={path}: no such file; expected one of Plan.save") from e
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"path={path}: no such file; expected one of Plan.save") from e
     except (OSError, ValueError) as e: raise ValueError(f"path={path}: expected a file of Plan.save ({e})") from e
-    if not isinstance(about, dict) or "digest" not in about: raise ValueError(f"path={path}: expected a file of Plan.save")
+    if not isinstance(about, dict) or "digest" not in about:
+        raise ValueError(f"path={path}: expected a file of Plan.save")
     try: return as_plan(about)
     except ValueError as e: raise ValueError(f"path={path}: expected a file of Plan.save ({e})") from e
 

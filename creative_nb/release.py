@@ -23,7 +23,8 @@ from .runs import as_jpeg, small_png
 @checked
 def outdated(config: dict) -> list[str]:
     "Executed notebooks that Snakemake would make again; `config` is a `selection`."
-    report = _snakemake(config, "--summary", "--cores", "all", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    report = _snakemake(config, "--summary", "--cores", "all", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                        text=True)
     if report.returncode:
         raise RuntimeError(f"snakemake could not say whether the run is finished:\n{report.stderr.strip()}")
     rows = [line.split("\t") for line in report.stdout.splitlines()[1:]]

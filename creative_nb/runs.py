@@ -127,7 +127,8 @@ def record(path: File):
 
 # %% ../nbs/09_runs.ipynb #f5d51da3
 # columns that hold names, also where they look like numbers: 2024, 001
-NAMES = ("paper", "setting", "dataset", "method", "item", "annotator", "perturbation", "label", "group", "variant", "fact",
+NAMES = ("paper", "setting", "dataset", "method", "item", "annotator", "perturbation", "label", "group", "variant",
+         "fact",
          "quantity", "layer", "section", "baseline", "against", "model", "network", "metric", "column")
 
 @checked
@@ -135,7 +136,8 @@ def read_table(path: File) -> pd.DataFrame:
     """Read a table of `save_table`: the same floats to the last bit;
     only an empty cell is missing, so a method may be called None, and names stay text."""
     try: return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(NAMES, str))
-    except FileNotFoundError as e: raise FileNotFoundError(f"path={str(path)!r}: expected a table, found no file") from e
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"path={str(path)!r}: expected a table, found no file") from e
     except ValueError as e: raise ValueError(f"path={str(path)!r}: expected a CSV file with a header ({e})") from e
 
 # %% ../nbs/09_runs.ipynb #b15a208b

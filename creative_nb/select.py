@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np, torch
 from torch import nn
 from .core import rng
-from .neurons import MAX_CORRELATED, NeuronStats, by_correlation, correlation_among, off_values, require_correlation
+from .neurons import (MAX_CORRELATED, NeuronStats, by_correlation, correlation_among, off_values,
+                                 require_correlation)
 
 # %% ../nbs/04a_select.ipynb #1bf5df12
 class Uniforms:

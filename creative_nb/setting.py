@@ -71,8 +71,10 @@ class Setting:
     vae: dict = field(default_factory=dict)
     classifier: dict = field(default_factory=dict)
     diffusion: dict = field(default_factory=dict)
-    optimised: dict = field(default_factory=dict)  # a classifier that images are optimised for, beside the one that judges
-    gan: dict = field(default_factory=dict)  # generator, discriminator, schedule, seed: see `trained_gan`; or a function
+    # a classifier that images are optimised for, beside the one that judges
+    optimised: dict = field(default_factory=dict)
+    # generator, discriminator, schedule, seed: see `trained_gan`; or a function
+    gan: dict = field(default_factory=dict)
     classifiers: tuple[str, ...] = ()  # settings whose classifiers judge the images; none: its own
     data_dir: Text = "data/raw"
     root: str = ""  # of the data set `folder`: where the images are
@@ -143,6 +145,7 @@ def load_setting(paper: str | Paper, name: Text, scale: Text, change: dict | Non
 def check_images(setting: Setting):
     "ValueError if a setting does not say where its images are, or asks for a size that its data set cannot have."
     if setting.dataset == "folder" and not setting.root:
-        raise ValueError("root='': expected the folder of the images, as in `make paper SETTINGS=folder ROOT=pictures SIZE=28x28`")
+        raise ValueError("root='': expected the folder of the images, as in `make paper SETTINGS=folder ROOT=pictures "
+                         "SIZE=28x28`")
     if setting.size and "size" not in inspect.signature(loader(setting.dataset)).parameters:
         raise ValueError(f"size={setting.size}: expected none, as {setting.dataset} has images of its own size")

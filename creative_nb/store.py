@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from .checks import checked, Kind, Seed, Whole
+from .checks import checked, Kind, Positive, Seed, Whole
 from .common import atomic_path, locked, patch, rng
 from .preregistration import as_plan, Plan
 from .question import as_question, from_stored, question_of, STORED_NAMES
@@ -52,6 +52,8 @@ CREATE TABLE showings (annotator TEXT, position INTEGER, item TEXT NOT NULL, rep
                        UNIQUE (annotator, item, repeat)) WITHOUT ROWID;
 CREATE TABLE sessions (token TEXT PRIMARY KEY, annotator TEXT NOT NULL, began TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE links (annotator TEXT PRIMARY KEY, issue INTEGER NOT NULL, used TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE zooms (annotator TEXT, item TEXT, repeat INTEGER, zoom REAL NOT NULL,
+                    PRIMARY KEY (annotator, item, repeat)) WITHOUT ROWID;
 CREATE TABLE withdrawn (mark TEXT PRIMARY KEY, time TEXT NOT NULL) WITHOUT ROWID;
 CREATE VIEW kept AS SELECT * FROM events e WHERE kind = 'answer' AND \
 NOT EXISTS (SELECT 1 FROM events u WHERE u.undoes = e.seq);
@@ -60,7 +62,7 @@ NOT EXISTS (SELECT 1 FROM events u WHERE u.undoes = e.seq);
 # %% ../nbs/06b_store.ipynb #9716786b
 _LATER = [t.strip().replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS") for t in _TABLES.split(";")
           if t.strip().startswith(tuple(f"CREATE TABLE {name} " for name in
-                                        ("people", "showings", "sessions", "links", "withdrawn")))]
+                                        ("people", "showings", "sessions", "links", "zooms", "withdrawn")))]
 
 def _make_later(db: sqlite3.Connection):
     "Tables and the secret that a store of an earlier version lacks."
@@ -313,6 +315,7 @@ def add(
     repeat: Again = 0,
     seconds: Seconds | None = None,  # time taken
     replaces: str | None = None,  # the label that it may replace, "" for none; None for any
+    zoom: Positive | None = None,  # pixels of the screen a pixel of the image, as it was drawn
 ) -> bool:  # False: another label is there by now, and stays
     "Keep an answer, or change it. On the disk when this returns. ValueError for an unknown item, label or repeat."
     self._check_answer(annotator, item, label, repeat)
@@ -326,6 +329,9 @@ def add(
         if replaces not in (None, before): return False
         db.execute(_GIVE, (*key, label, seconds, now))
         db.execute(_NOTE, (*key, before, label, seconds, now))
+        if zoom is not None:
+            _make_later(db)
+            db.execute("INSERT OR REPLACE INTO zooms VALUES (?, ?, ?, ?)", (*key, float(zoom)))
     return True
 
 # %% ../nbs/06b_store.ipynb #52614cf4
@@ -403,16 +409,19 @@ def history(self: Store):
 
 # %% ../nbs/06b_store.ipynb #0383a472
 _DETAILS = {"annotator": str, "position": int, "item": str, "repeat": int, "side": int, "reversed": int, "label": str,
-            "seconds": float, "time": str, "began": str, "consent": str, "device": str, "time_zone": str}
+            "seconds": float, "zoom": float, "time": str, "began": str, "consent": str, "device": str, "time_zone": str}
 
 @patch
 def details(self: Store):
     "A table with a row for each showing: who, what, where, when, on which device, and the answer, or \"\"."
     for name in self.annotators(): self.order(name)
     columns = ", ".join(_DETAILS).replace("label", "coalesce(label, '')")
-    query = f"""SELECT {columns} FROM showings JOIN people USING (annotator)
-                LEFT JOIN answers USING (annotator, item, repeat) ORDER BY annotator, position"""
-    with _connected(self.path) as db: table = _frame(db.execute(query).fetchall(), _DETAILS)
+    with _connected(self.path) as db:
+        zooms = "zooms" if _has(db, "zooms") else "(SELECT '' annotator, '' item, 0 repeat, NULL zoom)"
+        query = f"""SELECT {columns} FROM showings JOIN people USING (annotator)
+                    LEFT JOIN answers USING (annotator, item, repeat) LEFT JOIN {zooms} USING (annotator, item, repeat)
+                    ORDER BY annotator, position"""
+        table = _frame(db.execute(query).fetchall(), _DETAILS)
     answer = table["item"].map({item: k.answer for item, k in self.known.items()})
     right = (answer == table.label).astype(float).where(answer.notna() & (table.label != ""))
     kind = {item: "practice" if k.feedback else "check" for item, k in self.known.items()}

@@ -27,7 +27,8 @@ def pool_job(paper: Text, setting: Text, scale: Text) -> Job:
 # %% ../nbs/10c_study.ipynb #4c577d44
 def _planned(job: Job, manifest: Path) -> Plan:
     "The plan of a study on these images."
-    with manifest.open(encoding="utf-8") as f: plain = [row for row in csv.DictReader(f) if row["creativity_filter"] == "0"]
+    with manifest.open(encoding="utf-8") as f:
+        plain = [row for row in csv.DictReader(f) if row["creativity_filter"] == "0"]
     path, images = Path(job.source).with_name("plan.yaml"), min(Counter(row["method"] for row in plain).values())
     own = read_plan(path) if path.is_file() else default_plan("main")
     return replace(own, images=own.images or images)

@@ -288,7 +288,8 @@ def train_to_file(
     about = {"dataset": data.name, "data_hash": data.content_hash, "schedule": asdict(schedule), "seed": seed}
     about |= {"history": trainer.history, "best_epoch": trainer.best_epoch, "test": evaluate(trainer.model, data.test)}
     device = data.train.images.device
-    about |= {"bfloat16": schedule.amp and has_bfloat16(device), "device": str(device), "torch": torch.__version__, "seconds": round(trainer.seconds, 1)}
+    about |= {"bfloat16": schedule.amp and has_bfloat16(device), "device": str(device), "torch": torch.__version__,
+              "seconds": round(trainer.seconds, 1)}
     save_model(trainer.model, path, **about)
     state.unlink(missing_ok=True)
 

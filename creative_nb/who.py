@@ -47,7 +47,8 @@ def issue_links(store: Store, names: Sequence[str], base_url: BaseUrl) -> dict[s
         for who in map(clean_name, names):
             if db.execute("SELECT 1 FROM withdrawn WHERE mark = ?", (_mark(db, who),)).fetchone():
                 raise ValueError(f"names: {who!r} has withdrawn: expected other names")
-            if _SIMULATED.match(who): raise ValueError(f"names: {who!r} is a simulated annotator's, expected other names")
+            if _SIMULATED.match(who):
+                raise ValueError(f"names: {who!r} is a simulated annotator's, expected other names")
             db.execute(_ISSUE, (who,))
             links[who] = f"{base_url.rstrip('/')}/#{_link_code(db, who)}"
     return links
@@ -135,7 +136,7 @@ def withdraw(store: Store, annotator: str) -> int:
         db.execute("PRAGMA secure_delete = ON")
         if not _is_known(db, who): raise ValueError(f"annotator={annotator!r}: expected a person of this study")
         n, = db.execute("SELECT count(*) FROM answers WHERE annotator = ?", (who,)).fetchone()
-        for table in ("answers", "events", "people", "showings", "sessions", "links"):
+        for table in ("answers", "events", "people", "showings", "zooms", "sessions", "links"):
             db.execute(f"DELETE FROM {table} WHERE annotator = ?", (who,))
         db.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?)", (_mark(db, who), _now()))
     store.settle()
@@ -144,7 +145,8 @@ def withdraw(store: Store, annotator: str) -> int:
 # %% ../nbs/06b_who.ipynb #ba024ea5
 @checked
 def pseudonymised(store: Store):
-    "The table of `Store.details` with pseudonyms for names, and without times, devices and places; each row says of which `plan`."
+    """The table of `Store.details` with pseudonyms for names, and without times, devices and places; each row says of
+    which `plan`."""
     table = store.details()
     with _connected(store.path) as db:
         names = {name: f"person-{_code(db, 'pseudonym', name)[:8]}" for name in table.annotator.unique()}

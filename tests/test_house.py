@@ -128,17 +128,27 @@ def test_a_module_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
+def code_cells() -> list[tuple[Path, list[str]]]:
+    "Each code cell of the notebooks that is written by hand, as lines."
+    paths = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb"))
+             if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts)]
+    return [(path, cell.source.splitlines()) for path in paths for cell in nbformat.read(path, 4).cells
+            if cell.cell_type == "code" and cell.source and "injected-parameters" not in cell.metadata.get("tags", [])]
+
+
 def exported_cells() -> list[int]:
     "Lines of each exported cell, without blank ones and directives."
     sizes = []
-    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
-        if any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts): continue
-        for cell in nbformat.read(path, 4).cells:
-            lines = cell.source.splitlines()
-            if cell.cell_type != "code" or not lines or not re.match(r"#\|\s*export\b", lines[0]): continue
-            code = [line for line in lines if line.strip() and not line.startswith("#|")]
-            if any(re.match(r"\s*(def|class|@)", line) for line in code): sizes.append(len(code))
+    for _, lines in code_cells():
+        if not re.match(r"#\|\s*export\b", lines[0]): continue
+        code = [line for line in lines if line.strip() and not line.startswith("#|")]
+        if any(re.match(r"\s*(def|class|@)", line) for line in code): sizes.append(len(code))
     return sizes
+
+
+def test_lines_of_notebooks_fit_a_page():
+    written = [(path, lines) for path, lines in code_cells() if lines[0] != "# Parameters"]
+    assert [f"{path.name}: {line}" for path, lines in written for line in lines if len(line) > 120] == []
 
 
 def test_exported_cells_are_short():

@@ -274,8 +274,8 @@ def faces(evidence):
 
 # %% ../../nbs/das2019/98_claims.ipynb #14a04f2f
 @claim("3.6.1, Fig. 6", "Many faces of default TN are darkened near the eyes, unevenly.",
-       "10 % at twice the maximum: the mean signed change of brightness in the box of each eye is below that of the whole "
-       "image by more than two standard errors, and the two differ by more than two.")
+       "10 % at twice the maximum: the mean signed change of brightness in the box of each eye is below that of the "
+       "whole image by more than two standard errors, and the two differ by more than two.")
 def eyes(evidence):
     names = [f"{k}{end}" for k in ("left", "right", "whole", "left minus right") for end in ("", "_se")]
     rows = evidence.table("eyes", FACES, ["perturbation", "value", *names])

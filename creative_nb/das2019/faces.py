@@ -59,5 +59,6 @@ def eye_table(run: Run, samples: Count) -> pd.DataFrame:
         seen["left minus right"] = seen["left"] - seen["right"]
         error = len(latents) ** -0.5
         rows.append({"perturbation": f"{100 * share:g}%", "value": in_words("max", scale)}
-                    | {k: v.mean().item() for k, v in seen.items()} | {f"{k}_se": v.std().item() * error for k, v in seen.items()})
+                    | {k: v.mean().item() for k, v in seen.items()}
+                    | {f"{k}_se": v.std().item() * error for k, v in seen.items()})
     return pd.DataFrame(rows)

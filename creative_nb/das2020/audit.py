@@ -186,9 +186,10 @@ def _implied_distance(evidence: InPrint, dataset: str, mean: float, values: floa
     return math.sqrt(mean * values), float(printed.iloc[0]) if len(printed) else math.nan
 
 # %% ../../nbs/das2020/97_audit.ipynb #da4933a2
-@claim("Table 3", "With its stated scale undone, the NLL is a sum over the image's values, or a mean squared error of them.",
-       "A sum is per value within a factor of ten of the two sets whose loss was not scaled; the root of a mean squared "
-       "error is the printed D_r of test images within 10 %, and no smaller.")
+@claim("Table 3",
+       "With its stated scale undone, the NLL is a sum over the image's values, or a mean squared error of them.",
+       "A sum is per value within a factor of ten of the two sets whose loss was not scaled; the root of a mean "
+       "squared error is the printed D_r of test images within 10 %, and no smaller.")
 def loss_scales(evidence):
     text = evidence.text("in_text", text=False).set_index(["quantity", "dataset"]).value
     nll = evidence.text("table3_vae_losses", text=False).set_index("dataset").nll
@@ -201,7 +202,8 @@ def loss_scales(evidence):
             words = f"{nll[d]:g} / {scale:g} / {values[d]:g} values = {per_value:.2g}, beside {beside}"
             yield Case(d, words, min(plain) / 10 <= per_value <= 10 * max(plain))
         else:
-            words = f"a mean of {nll[d]:g} / {scale:g} = {undone[d]:.3g} is a D_r of {root:.2f}, {printed:.2f} is printed"
+            words = (f"a mean of {nll[d]:g} / {scale:g} = {undone[d]:.3g} is a D_r of {root:.2f}, "
+                     f"{printed:.2f} is printed")
             yield Case(d, words, printed <= root <= 1.1 * printed)
 
 # %% ../../nbs/das2020/97_audit.ipynb #908524de

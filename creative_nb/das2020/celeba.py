@@ -36,7 +36,8 @@ def loss_row(run: Run) -> pd.DataFrame:
 
 # %% ../../nbs/das2020/12_celeba.ipynb #9abb1fbd
 def linear_errors(train: torch.Tensor, test: torch.Tensor, components: int, most: int = 4000) -> dict[str, float]:
-    "Mean squared error of a value of test images: by the mean image, and by principal components of up to `most` images."
+    """Mean squared error of a value of test images: by the mean image, and by principal components of up to `most`
+    images."""
     x, y = as_float(train[:most]).flatten(1), as_float(test).flatten(1)
     mean = x.mean(0)
     torch.manual_seed(0)
@@ -93,7 +94,8 @@ def effects(images: torch.Tensor, regular: torch.Tensor) -> dict[str, float]:
     return {"change": (images - regular).flatten(1).norm(dim=1).mean().item(),
             "spread": images.flatten(1).var(0).sum().sqrt().item(),
             "sharpness": (sharpness(images).mean() / sharpness(regular).mean()).item(),
-            "darker_pixels": (shift < -0.25).float().mean().item(), "brighter_pixels": (shift > 0.25).float().mean().item(),
+            "darker_pixels": (shift < -0.25).float().mean().item(),
+            "brighter_pixels": (shift > 0.25).float().mean().item(),
             "tint": (images - regular).mean((2, 3)).std(1).mean().item()}
 
 # %% ../../nbs/das2020/12_celeba.ipynb #098f6f45
@@ -176,7 +178,8 @@ def sentences(table: pd.DataFrame, share: float, by_chance: list[float]) -> pd.D
     "The sentences of section 8.6 on faces, each with its measure."
     five = table[table.n_neurons == 5].set_index(["statistic", "scale"])
     strong, weak = five.loc[("max", 2.0)], five.loc[("max", 1.0)]
-    growth = table[table.scale == 1].groupby("statistic")[["change"]].corrwith(table.n_neurons, method="spearman").change["max"]
+    growth = table[table.scale
+                   == 1].groupby("statistic")[["change"]].corrwith(table.n_neurons, method="spearman").change["max"]
     blur = table[["change", "sharpness"]].corr("spearman").iloc[0, 1]
     rows = [("2 x max is more extreme than 1 x max", "D_r of 2 x max over that of 1 x max",
              strong.recon_distance / weak.recon_distance, strong.recon_distance > weak.recon_distance),
@@ -203,7 +206,8 @@ def compare_trainings(run: Run, trainings: dict[str, dict]) -> pd.DataFrame:
         own = run.with_training(**change)
         vae, x = own.networks.vae, as_float(own.networks.data.test.images[:500])
         sharp = sharpness(vae.decode(vae.encode(x))).mean() / sharpness(x).mean()
-        rows.append({"network": name, "weights": sum(p.numel() for p in vae.parameters()), "epochs": len(vae.about["history"]),
+        rows.append({"network": name, "weights": sum(p.numel() for p in vae.parameters()),
+                     "epochs": len(vae.about["history"]),
                      "mse": vae.about["test"]["mse"], "kl": vae.about["test"]["kl"], "sharpness": sharp.item(),
                      "seconds": vae.about["seconds"]})
     return pd.DataFrame(rows)

@@ -178,8 +178,8 @@ def distant_is_not_creative(evidence):
 @claim("6", "Low-active decoding differs significantly (p < 0.05, chi-squared and G-test) from every other method, but "
        "for random off neurons on the combined set.",
        "Table 1 with a quarter of 500 images per method: both p below 0.05, unadjusted as in print, and not so in the "
-       "one exception, which is no proof of no difference (equivalence is tested in 07_human_labels). Here, of the images "
-       "that were judged.", people=True)
+       "one exception, which is no proof of no difference (equivalence is tested in 07_human_labels). Here, of the "
+       "images that were judged.", people=True)
 def significant(evidence):
     for d, o, p in _p_values(evidence):
         expected = not (d == "combined" and o == "random-off")
@@ -261,7 +261,8 @@ def together(evidence):
 
 def _above_for_sure(evidence: Evidence, where: str) -> Case:
     "The case that all metrics beat the best single one by more than the folds vary."
-    table = evidence.table("creativity_differences", where, ["against", "reading", "measure", "difference", "low", "high"])
+    table = evidence.table("creativity_differences", where,
+                           ["against", "reading", "measure", "difference", "low", "high"])
     rows = table[(table.reading == "all images") & (table.measure == "accuracy") & (table.against != "majority")]
     if not rows.difference.notna().any(): return Case(where, "no measured difference", None)
     least = rows.loc[rows.difference.idxmin()]

@@ -230,7 +230,8 @@ def provenance(self: LabelledPool, **more) -> dict:
     return provenance(scale=s.scale, paper=s.paper, setting=s.name, dataset=self.dataset,
                       data_hash=about.get("data_hash", "unknown"), seed=s.seed, device="cpu",
                       labels="simulated panel" if self.simulated else "people", questionnaire=self.questionnaire,
-                      minimum=self.minimum, rules=asdict(self.rules), excluded=0 if self.everybody else len(self.excluded),
+                      minimum=self.minimum, rules=asdict(self.rules),
+                      excluded=0 if self.everybody else len(self.excluded),
                       plan=self.plan.digest if self.plan else None, pool=about.get("pool"),
                       annotators=self.answers.annotator.nunique(),
                       parts={self.manifest_path.stem: about}, **panel, **more)
@@ -268,8 +269,8 @@ KEYS = ("dataset", "method", "baseline", "label", "creativity_filter", "statisti
 def labelled_pools(
     run: Run, labels: str | Path = "simulated", questionnaire: str = "main", **settings
 ) -> dict[str, LabelledPool]:
-    """By questionnaire, the studies there are: both of the paper's for the simulated panel, else the one whose labels the
-    file has."""
+    """By questionnaire, the studies there are: both of the paper's for the simulated panel, else the one whose labels
+    the file has."""
     asked = PRINTED_STUDIES if labels == "simulated" else [questionnaire]
     return {q: LabelledPool(run, labels, q, **settings) for q in asked}
 
@@ -287,7 +288,8 @@ def read_labelled(tables: str | Path, table: str) -> tuple[pd.DataFrame, str]:
     path = labelled_path(tables, table)
     if path is None:
         raise FileNotFoundError(f"no {table} in {tables}: run 07_human_labels and 08_labels_vs_metrics first")
-    return pd.read_csv(path, **_AS_TEXT).rename(columns=lambda c: c.removesuffix("_simulated")), path.stem.rsplit("_", 1)[1]
+    return pd.read_csv(path,
+                       **_AS_TEXT).rename(columns=lambda c: c.removesuffix("_simulated")), path.stem.rsplit("_", 1)[1]
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #724ad960
 @checked
@@ -325,7 +327,8 @@ def fractions_table(pool: LabelledPool) -> pd.DataFrame:
     distances = (pd.read_csv(path, **_AS_TEXT) if path.is_file() and not pool.manifest_file
                  else plain.groupby("method", as_index=False).recon_distance.mean())
     lost = label_table(with_lost(plain), (*pool.names, LOST))[["method", LOST, f"{LOST}_low", f"{LOST}_high"]]
-    table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left", on="method").merge(lost)
+    table = label_table(plain, pool.names).merge(distances[["method", "recon_distance"]], "left",
+                                                 on="method").merge(lost)
     order = {m: i for i, m in enumerate(pool.run.paper.annotated)}
     return table.sort_values("method", key=lambda m: m.map(order), ignore_index=True)
 
@@ -392,7 +395,8 @@ def _all_answers(pool: LabelledPool) -> dict[str, pd.DataFrame]:
     "The shares of all answers, where there are people and images enough for intervals."
     long = pool.long()
     few = long.groupby("method").agg({"annotator": "nunique", "item": "nunique"}).min()
-    return {"all answers": answer_fractions(long, pool.names)} if few.annotator >= PEOPLE and few["item"] >= IMAGES else {}
+    return {"all answers": answer_fractions(long,
+                                            pool.names)} if few.annotator >= PEOPLE and few["item"] >= IMAGES else {}
 
 # %% ../../nbs/das2020/07_human_labels.ipynb #064e34a2
 @checked

@@ -10,7 +10,8 @@ __all__ = ['table2_metrics', 'metric_label', 'plot_metrics', 'cross_validated', 
 import matplotlib.pyplot as plt, pandas as pd
 from IPython.display import display
 from ..checks import checked, Count
-from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed, coefficient_path, cross_validate_classes,
+from ..creativity import (CreativityClassifier, CrossValidation, Folds, FoldSeed, coefficient_path,
+                                    cross_validate_classes,
                                     cross_validate_creativity, enough_for_folds, plot_calibration, plot_path)
 from .human_labels import LabelledPool, labelled_pools, with_printed
 from ..experiment import Run, set_style
@@ -88,5 +89,6 @@ def three_classes(pool: LabelledPool, metrics: Names, folds: Folds = 10, seed: F
     "`cross_validate_classes` on the earlier study's labels but the last; None where a class has too few images."
     classes = pool.names[:-1]
     fewest = pool.consensus.consensus.value_counts().reindex(classes, fill_value=0)
-    if enough_for_folds(int(fewest.min()), folds): return cross_validate_classes(pool.consensus, metrics, classes, folds, seed=seed)
+    if enough_for_folds(int(fewest.min()), folds):
+        return cross_validate_classes(pool.consensus, metrics, classes, folds, seed=seed)
     print(f"{fewest.to_dict()}: too few for {folds} folds")

@@ -128,7 +128,8 @@ def all_tests(table4: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
 
 # %% ../../nbs/das2020/99_report.ipynb #5b052653
 def deviations(compared: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    "By setting and over all: printed cells; median, 90th percentile and largest deviation; the share of cells within 10 %."
+    """By setting and over all: printed cells; median, 90th percentile and largest deviation; the share of cells within
+    10 %."""
     together = {"all": pd.concat(compared.values())} if len(compared) > 1 else {}
     return pd.DataFrame({s: {"cells": len(c), "median deviation, %": c.deviation.median(),
                              "90th percentile, %": c.deviation.quantile(0.9), "largest, %": c.deviation.max(),

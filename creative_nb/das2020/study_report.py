@@ -23,7 +23,8 @@ from ..store import Store
 # %% ../../nbs/das2020/07a_study_report.ipynb #249069f5
 @checked
 def flow(pool: LabelledPool, invited: Count | None = None) -> pd.DataFrame:
-    "People at each `stage` of the study: planned and invited where that is known, started, finished, left out, analysed."
+    """People at each `stage` of the study: planned and invited where that is known, started, finished, left out,
+    analysed."""
     table = pool.annotators
     stages = {"planned": pool.plan.people} if pool.plan else {}
     stages |= {"invited": invited} if invited else {}

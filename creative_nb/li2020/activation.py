@@ -26,7 +26,8 @@ def searched(run: Run, recipe: Recipe, classes: list[Whole], trials: Count, name
     generator, optimised = run.networks.gan, run.networks.optimised
     key = weights_digest(generator.model, optimised)[:10]
     state = run.out / "searches" / f"{name}_{key}_{recipe.steps}_{trials}_{run.setting.seed}.safetensors"
-    search = ActivationMaximization(recipe, trials, run.setting.seed, at_once=500, state=state)  # some classes at a time
+    # some classes at a time
+    search = ActivationMaximization(recipe, trials, run.setting.seed, at_once=500, state=state)
     return search.fit(generator, log_probability(optimised), classes)
 
 # %% ../../nbs/li2020/03_activation.ipynb #d8dd1307
@@ -65,7 +66,8 @@ def kept_embeddings(run: Run) -> tuple[dict[str, torch.Tensor], list[int]]:
 
 # %% ../../nbs/li2020/03_activation.ipynb #8743d596
 @checked
-def judged(run: Run, scores: SetScores, found: dict[str, torch.Tensor], classes: list[Whole], samples: Count) -> pd.DataFrame:
+def judged(run: Run, scores: SetScores, found: dict[str, torch.Tensor], classes: list[Whole],
+           samples: Count) -> pd.DataFrame:
     "A row for each method, trial and class, and for all classes together: every measure, and how far it has moved."
     generator, optimised = run.networks.gan, run.networks.optimised
     z, own = generator.latents(samples, run.setting.seed, "judged"), generator.embeddings[classes]
@@ -102,7 +104,8 @@ def table_3_1(table: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/li2020/03_activation.ipynb #de27cf43
 @checked
 def differences(table: pd.DataFrame, seed: Seed = 0, draws: Count = 2000) -> pd.DataFrame:
-    "For each method and measure: mean difference from the generator itself, its 95 % interval, share of classes above 0."
+    """For each method and measure: mean difference from the generator itself, its 95 % interval, share of classes
+    above 0."""
     single, rows = table[table["class"] != "all"], []
     base = single[single.method == "GAN"].set_index("class")
     for method in [m for m in single.method.unique() if m not in ("GAN", "real")]:
@@ -137,7 +140,8 @@ def gap_closed(table: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/li2020/03_activation.ipynb #7de2596e
 @checked
 def matched(table: pd.DataFrame) -> pd.Series:
-    "For each class: whether a trial of AM-S or AM-L reaches the real diversity by MS-SSIM or by the perceptual distance."
+    """For each class: whether a trial of AM-S or AM-L reaches the real diversity by MS-SSIM or by the perceptual
+    distance."""
     single = table[table["class"] != "all"]
     real, am = single[single.method == "real"].set_index("class"), single[single.method.isin(["AM-S", "AM-L"])]
     reached = (am.ms_ssim <= am["class"].map(real.ms_ssim)) | (am.perceptual >= am["class"].map(real.perceptual))

@@ -20,7 +20,8 @@ claim = Claims()
 # %% ../../nbs/li2020/98_claims.ipynb #77ab0c01
 @checked
 def measured(evidence: Evidence, name: Text, setting: Text, columns: list[str]) -> pd.DataFrame:
-    "A measured table; empty where print is asked, whose tables are of another generator and have rows of their own: 97_audit."
+    """A measured table; empty where print is asked, whose tables are of another generator and have rows of their own:
+    97_audit."""
     return pd.DataFrame(columns=columns) if evidence.printed else evidence.table(name, setting, columns)
 
 # %% ../../nbs/li2020/98_claims.ipynb #fe88a8a0
@@ -28,7 +29,8 @@ def measured(evidence: Evidence, name: Text, setting: Text, columns: list[str]) 
 def mean(evidence: Evidence, setting: Text, method: Text, measure: Text, table: Text = "judged") -> float:
     "Mean over the trials of a measure of all classes; NaN where there is none."
     rows = measured(evidence, table, setting, ["method", measure])
-    rows = rows[(rows.method == method) & (rows["class"].astype(str) == "all")] if "class" in rows else rows[rows.method == method]
+    rows = rows[rows.method == method]
+    if "class" in rows: rows = rows[rows["class"].astype(str) == "all"]
     return float(rows[measure].mean()) if len(rows) else nan
 
 # %% ../../nbs/li2020/98_claims.ipynb #1709fa0b
@@ -64,19 +66,21 @@ def semantics(evidence):
 def small_noise(evidence):
     for d in evidence.settings:
         for measure in ("perceptual", "ms_ssim", "inception_score"):
-            yield similar(d, f"Noise-S {measure}", mean(evidence, d, "Noise-S", measure), mean(evidence, d, "GAN", measure), "GAN")
+            yield similar(d, f"Noise-S {measure}", mean(evidence, d, "Noise-S", measure),
+                          mean(evidence, d, "GAN", measure), "GAN")
 
 # %% ../../nbs/li2020/98_claims.ipynb #bacc1edc
 @claim("3.2", "Larger noise degrades the samples in quality and in diversity.",
-       "Noise-L against the generator, interval over classes: less accurate, farther by Fréchet distance, less diverse by "
-       "perceptual distance and MS-SSIM.")
+       "Noise-L against the generator, interval over classes: less accurate, farther by Fréchet distance, less diverse "
+       "by perceptual distance and MS-SSIM.")
 def large_noise(evidence):
     for d in evidence.settings:
         for measure, sign in BETTER.items(): yield _surely(evidence, d, "Noise-L", measure, -sign)
 
 # %% ../../nbs/li2020/98_claims.ipynb #15d6c551
 @claim("3.2", "Fine-tuning an embedding did not improve the diversity but lowered the realism.",
-       "Fine-tuned against the generator: perceptual distance not higher by more than 10 %, accuracy lower, Fréchet distance higher.")
+       "Fine-tuned against the generator: perceptual distance not higher by more than 10 %, accuracy lower, Fréchet "
+       "distance higher.")
 def finetuning(evidence):
     for d in evidence.settings:
         tuned = {m: mean(evidence, d, "fine-tuned", m, "finetuning") for m in ("perceptual", "accuracy", "fid")}
@@ -101,7 +105,8 @@ def more_diverse(evidence):
 def half_of_the_gap(evidence):
     for d in evidence.settings:
         rows = measured(evidence, "gap", d, ["method", "ms_ssim", "perceptual"])
-        share = float(rows[rows.method.isin(AM)][["ms_ssim", "perceptual"]].to_numpy(float).mean()) if len(rows) else nan
+        share = float(rows[rows.method.isin(AM)][["ms_ssim",
+                                                  "perceptual"]].to_numpy(float).mean()) if len(rows) else nan
         yield case_from(d, f"closed {share:.0%}", 0.35 <= share <= 0.65, share)
 
 # %% ../../nbs/li2020/98_claims.ipynb #aa4e070c
@@ -144,19 +149,22 @@ def term_and_diversity(evidence):
 def term_and_quality(evidence):
     for d in evidence.settings:
         for with_term, without in (("AM-D-S", "AM-S"), ("AM-D-L", "AM-L")):
-            yield below(d, f"{with_term} accuracy", *(mean(evidence, d, m, "accuracy") for m in (with_term, without)), without)
+            yield below(d, f"{with_term} accuracy", *(mean(evidence, d, m, "accuracy") for m in (with_term, without)),
+                        without)
             yield above(d, f"{with_term} fid", *(mean(evidence, d, m, "fid") for m in (with_term, without)), without)
 
 # %% ../../nbs/li2020/98_claims.ipynb #78c28d37
 @claim("Table 4.1", "Which of the four classifiers is optimised matters for realism, not for diversity.",
-       "Over the classifiers the Fréchet distance varies by more than 10 % of its mean, the perceptual distance by less.")
+       "Over the classifiers the Fréchet distance varies by more than 10 % of its mean, the perceptual distance by "
+       "less.")
 def classifiers(evidence):
     for d in evidence.settings:
         rows = measured(evidence, "classifiers", d, ["search", "classifier", "fid", "perceptual"])
         for search, part in rows.groupby("search", sort=False) if len(rows) else ():
             means = part.groupby("classifier")[["fid", "perceptual"]].mean().astype(float)
             spread = (means.max() - means.min()) / means.mean()
-            text = f"{search}: Fréchet distance varies by {spread.fid:.0%}, perceptual distance by {spread.perceptual:.0%}"
+            text = (f"{search}: Fréchet distance varies by {spread.fid:.0%}, "
+                    f"perceptual distance by {spread.perceptual:.0%}")
             yield case_from(d, text, spread.fid > 0.1 > spread.perceptual, *spread)
 
 # %% ../../nbs/li2020/98_claims.ipynb #08a63156
@@ -167,18 +175,21 @@ def ratings(evidence):
         rows = measured(evidence, "survey", d, ["survey", "mean", "low", "high"])
         for row in rows.itertuples():
             text = f"{row.survey} {row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
-            yield case_from(d, text, row.high < 3 if row.survey == "diversity" else row.low <= 3 <= row.high, row.low, row.high)
+            yield case_from(d, text, row.high < 3 if row.survey == "diversity" else row.low <= 3 <= row.high, row.low,
+                            row.high)
 
 # %% ../../nbs/li2020/98_claims.ipynb #cf36759b
 @claim("3.6", "Interpolations with found embeddings are as realistic as with the learned ones.",
-       "The judge's sureness of the surest class on the way, and the longest step relative to the mean, differ by at most 10 %.")
+       "The judge's sureness of the surest class on the way, and the longest step relative to the mean, differ by at "
+       "most 10 %.")
 def interpolations(evidence):
     for d in evidence.settings:
         rows = measured(evidence, "interpolation", d, ["between", "method", "sureness", "longest_step"])
         for kind, part in rows.groupby("between", sort=False) if len(rows) else ():
             of = part.set_index("method")
             for m in AM:
-                for c in ("sureness", "longest_step"): yield similar(d, f"{kind}, {m} {c}", float(of[c][m]), float(of[c]["GAN"]), "GAN")
+                for c in ("sureness", "longest_step"):
+                    yield similar(d, f"{kind}, {m} {c}", float(of[c][m]), float(of[c]["GAN"]), "GAN")
 
 # %% ../../nbs/li2020/98_claims.ipynb #d92e2579
 def _at(rows: pd.DataFrame, step: int, method: str, measure: str) -> float:
@@ -201,7 +212,8 @@ def collapse(evidence):
         rows = measured(evidence, "snapshots", d, ["snapshot", "method", "fid"])
         if not len(rows): continue
         first, last = rows.snapshot.min(), rows.snapshot.max()
-        for m in ("GAN", "AM-S"): yield above(d, f"{m} at +{last}", _at(rows, last, m, "fid"), _at(rows, first, m, "fid"), "at the start")
+        for m in ("GAN", "AM-S"):
+            yield above(d, f"{m} at +{last}", _at(rows, last, m, "fid"), _at(rows, first, m, "fid"), "at the start")
 
 # %% ../../nbs/li2020/98_claims.ipynb #c512a427
 SEARCHES = ("AM-L with Mean Initialization", "AM-L with Top-5 Initialization")
@@ -211,16 +223,19 @@ SEARCHES = ("AM-L with Mean Initialization", "AM-L with Top-5 Initialization")
 def transfer(evidence):
     for d in evidence.settings:
         for m in SEARCHES:
-            yield above(d, f"{m}: accuracy", *(mean(evidence, d, k, "accuracy", "transfer") for k in (m, "baseline")), "baseline")
+            yield above(d, f"{m}: accuracy", *(mean(evidence, d, k, "accuracy", "transfer") for k in (m, "baseline")),
+                        "baseline")
             yield below(d, f"{m}: fid", *(mean(evidence, d, k, "fid", "transfer") for k in (m, "baseline")), "baseline")
 
 # %% ../../nbs/li2020/98_claims.ipynb #47ee3310
-@claim("3.9", "In diversity AM-L and the baseline are similar.", "Perceptual distance and MS-SSIM differ by at most 10 %.")
+@claim("3.9", "In diversity AM-L and the baseline are similar.",
+       "Perceptual distance and MS-SSIM differ by at most 10 %.")
 def transfer_diversity(evidence):
     for d in evidence.settings:
         for m in SEARCHES:
             for c in ("perceptual", "ms_ssim"):
-                yield similar(d, f"{m}: {c}", *(mean(evidence, d, k, c, "transfer") for k in (m, "baseline")), "baseline")
+                yield similar(d, f"{m}: {c}", *(mean(evidence, d, k, c, "transfer") for k in (m, "baseline")),
+                              "baseline")
 
 # %% ../../nbs/li2020/98_claims.ipynb #d4796c3c
 @claim("control", "A search recovers an embedding that is known to be better.",

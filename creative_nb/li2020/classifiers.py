@@ -36,7 +36,8 @@ SEARCHES = {"AM-L Random": replace(RECIPES["AM-L"], start="random"), "AM-D-S": R
 @checked
 def classifier_rows(run: Run, scores: SetScores, networks: dict[str, torch.nn.Module], recipes: dict[str, Recipe],
                     classes: list[Whole], trials: Count, samples: Count) -> tuple[pd.DataFrame, dict]:
-    "For each search, classifier and trial the measures of all classes; accuracy by each classifier; and the embeddings."
+    """For each search, classifier and trial the measures of all classes; accuracy by each classifier; and the
+    embeddings."""
     generator, rows, found = run.networks.gan, [], {}
     z = generator.latents(samples, run.setting.seed, "judged")
     for search, name in progress([(s, n) for s in recipes for n in networks], desc="classifiers"):
@@ -52,5 +53,6 @@ def classifier_rows(run: Run, scores: SetScores, networks: dict[str, torch.nn.Mo
 @torch.no_grad()
 def _by_each(images: torch.Tensor, networks: dict) -> dict[str, float]:
     "Accuracy of images (K, n, ...) of classes 0 to K - 1 by each classifier."
-    right = {name: [(n(x).argmax(1) == k).double().mean() for k, x in enumerate(images)] for name, n in networks.items()}
+    right = {name: [(n(x).argmax(1) == k).double().mean() for k, x in enumerate(images)]
+             for name, n in networks.items()}
     return {f"by_{name}": torch.stack(shares).mean().item() for name, shares in right.items()}

@@ -26,7 +26,8 @@ def control_rows(run: Run, scores: SetScores, classes: list[Whole], trials: Coun
     "Measures of each class as learned, collapsed, and searched for from the collapsed table; and the embeddings."
     g, objective = run.networks.gan, log_probability(run.networks.optimised)
     own = g.embeddings[classes]
-    fallen = ActivationMaximization(replace(collapse, steps=steps), 1, run.setting.seed).fit(g, objective, classes).embeddings_
+    fallen = ActivationMaximization(replace(collapse, steps=steps), 1,
+                                    run.setting.seed).fit(g, objective, classes).embeddings_
     worse = g.with_embeddings(fallen[:, 0], f"{g.name}, collapsed")
     found = {"as learned": own[:, None], "collapsed": fallen}
     for name in ("AM-S", "AM-L"):
@@ -71,13 +72,16 @@ def dose_rows(run: Run, scores: SetScores, classes: list[Whole], trials: Count, 
         length = (c - own[:, None]).norm(dim=2, keepdim=True)
         for way, e in ((name, c), ("random direction", own[:, None] + length * away)):
             for t in range(trials):
-                whole = scores.score(torch.stack([g.sample(z, x) for x in e[:, t]]), classes, run.networks.optimised).iloc[-1]
+                whole = scores.score(torch.stack([g.sample(z, x) for x in e[:, t]]), classes,
+                                     run.networks.optimised).iloc[-1]
                 moved = distance_moved(g, e[:, t:t + 1], own).mean().item()
-                rows.append({"search": name, "way": way, "step": step, "trial": t, "moved": moved, **whole.drop("class")})
+                rows.append({"search": name, "way": way, "step": step, "trial": t, "moved": moved,
+                             **whole.drop("class")})
     return pd.DataFrame(rows)
 
 # %% ../../nbs/li2020/10_controls.ipynb #c19eedaf
-NEURONS = {"low-active, 1 unit": LowActive(1), "low-active, 5 units": LowActive(5), "low-active, 25 units": LowActive(25),
+NEURONS = {"low-active, 1 unit": LowActive(1), "low-active, 5 units": LowActive(5),
+           "low-active, 25 units": LowActive(25),
            "random off, 5 units": RandomOff(5)}
 
 @checked
@@ -90,7 +94,8 @@ def neuron_rows(run: Run, scores: SetScores, classes: list[Whole], z: torch.Tens
         made = []
         for k in classes:
             inputs = {"embeddings": g.embeddings[k].expand(len(z), -1)}
-            made.append(g.sample(z, g.embeddings[k]) if method is None else decoder.decode(z, method, run.setting.seed, inputs))
+            made.append(g.sample(z, g.embeddings[k]) if method is None
+                        else decoder.decode(z, method, run.setting.seed, inputs))
         whole = scores.score(torch.stack(made), classes, run.networks.optimised).iloc[-1]
         rows.append({"method": name, **whole.drop("class")})
     return pd.DataFrame(rows)

@@ -15,7 +15,8 @@ from ..experiment import Run
 from ..judges import MEASURES, SetScores
 
 # %% ../../nbs/li2020/04_diversity_terms.ipynb #9887eafc
-TERMS = {"pixels": (0.01, 0.1, 1.0), "features": (0.01, 0.1, 1.0), "softmax": (2.0, 10.0, 100.0)}  # λ of Figs. 4.1 to 4.3
+# λ of Figs. 4.1 to 4.3
+TERMS = {"pixels": (0.01, 0.1, 1.0), "features": (0.01, 0.1, 1.0), "softmax": (2.0, 10.0, 100.0)}
 
 @checked
 def variants(steps: Count) -> dict[str, Recipe]:
@@ -40,7 +41,8 @@ def variant_rows(run: Run, scores: SetScores, recipes: dict[str, Recipe], classe
                  for t in range(trials)]
         whole = pd.concat(p[p["class"] == "all"] for p in parts)[list(MEASURES)].astype(float)
         contrast = torch.stack([generator.sample(z, c) for c in found[name][:, 0]]).std(1).mean().item()
-        rows.append({"variant": name, **whole.mean(), "perceptual_over_trials": whole.perceptual.std(), "contrast": contrast})
+        rows.append({"variant": name, **whole.mean(), "perceptual_over_trials": whole.perceptual.std(),
+                     "contrast": contrast})
     return pd.DataFrame(rows), found
 
 # %% ../../nbs/li2020/04_diversity_terms.ipynb #af70fb89
@@ -49,6 +51,7 @@ def released_variants(steps: Count) -> dict[str, Recipe]:
     "AM-D-L as in the thesis, with one setting of the released code after the other, and with all of them."
     plain = replace(RECIPES["AM-D-L"], steps=steps)
     return {"AM-D-L, as in the thesis": plain, "weight decay of 0.9": replace(plain, decay=RELEASED.decay),
-            "clamped on the way in": replace(plain, projected=False), "λ = 0.1": replace(plain, diversity=RELEASED.diversity),
+            "clamped on the way in": replace(plain, projected=False),
+            "λ = 0.1": replace(plain, diversity=RELEASED.diversity),
             "10 latents, 5 pairs": replace(plain, latents=RELEASED.latents, pairs=RELEASED.pairs),
             "all, as released": replace(RELEASED, steps=steps)}

@@ -20,8 +20,10 @@ from ..pairs import ms_ssim, Perceptual, random_pairs, st_lpips
 
 # %% ../../nbs/li2020/11_eyes.ipynb #013453a2
 EYE_CLASSIFIER = Package("omniart_eye_classifier-0.1.3-py3-none-any.whl",
-                         "e95d9ac04d4d50a0747d2078561ec6c053ee771d7614a3c3a9ce75bd765c16e3", "omniart_eye_classifier/classifier_model_state.pth", "",
-                         classes=("amber", "blue", "brown", "gray", "grayscale", "green", "hazel", "irisless", "negative", "red"))
+                         "e95d9ac04d4d50a0747d2078561ec6c053ee771d7614a3c3a9ce75bd765c16e3",
+                         "omniart_eye_classifier/classifier_model_state.pth", "",
+                         classes=("amber", "blue", "brown", "gray", "grayscale", "green", "hazel", "irisless",
+                                  "negative", "red"))
 
 @checked
 def eyes(folder: str | Path, download: bool = False) -> tuple[ClassConditional, nn.Module] | None:
@@ -44,7 +46,8 @@ def eye_classifier(weights: dict) -> nn.Module:
     "The ResNet-18 of the weights, in evaluation mode."
     from torchvision.models import resnet18
     network = resnet18(weights=None)
-    network.fc = nn.Sequential(nn.Dropout(), nn.Linear(512, 256), nn.Dropout(), nn.Linear(256, len(EYE_CLASSIFIER.classes)))
+    network.fc = nn.Sequential(nn.Dropout(), nn.Linear(512, 256), nn.Dropout(),
+                               nn.Linear(256, len(EYE_CLASSIFIER.classes)))
     network.load_state_dict({name.removeprefix("layers."): v for name, v in weights.items()})
     return network.eval().requires_grad_(False)
 
@@ -86,5 +89,6 @@ def eye_rows(generator: ClassConditional, classifier: nn.Module, names: list[str
         tried["AM-S" if own else "AM-L"] = search.fit(in_order, objective, [k]).embeddings_[0]
         for method, c in tried.items():
             images[f"{name}, {method}"] = generator.sample(z[:8], c[0])
-            rows += [{"kind": name, "method": method, "trial": t, **eye_row(generator, classifier, e, k, z, perceptual)} for t, e in enumerate(c)]
+            rows += [{"kind": name, "method": method, "trial": t,
+                      **eye_row(generator, classifier, e, k, z, perceptual)} for t, e in enumerate(c)]
     return pd.DataFrame(rows), images

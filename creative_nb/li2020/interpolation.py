@@ -14,7 +14,8 @@ from ..judges import looked_at, SetScores
 # %% ../../nbs/li2020/08_interpolation.ipynb #c61d7698
 @checked
 def ways(run: Run, c: torch.Tensor, own: torch.Tensor, paths: Count, points: Count, kind: str) -> torch.Tensor:
-    "(paths, points, C, H, W): images on ways between latents, or between classes; `c` (K, D) found, `own` (K, D) learned."
+    """(paths, points, C, H, W): images on ways between latents, or between classes; `c` (K, D) found, `own` (K, D)
+    learned."""
     g, k = run.networks.gan, len(c)
     z = g.latents(2 * paths, run.setting.seed, "ways").unflatten(0, (2, paths))
     a, b = torch.arange(paths) % k, (torch.arange(paths) * 3 + 1) % k
@@ -29,8 +30,10 @@ def ways(run: Run, c: torch.Tensor, own: torch.Tensor, paths: Count, points: Cou
 @torch.no_grad()
 @checked
 def way_numbers(scores: SetScores, images: torch.Tensor) -> dict[str, float]:
-    "Of ways (paths, points, C, H, W): longest step relative to the mean, length of the mean step, surest class on the way."
-    steps = scores.judge.perceptual(images[:, :-1].flatten(0, 1), images[:, 1:].flatten(0, 1)).unflatten(0, images[:, 1:].shape[:2])
+    """Of ways (paths, points, C, H, W): longest step relative to the mean, length of the mean step, surest class on
+    the way."""
+    steps = scores.judge.perceptual(images[:, :-1].flatten(0, 1),
+                                    images[:, 1:].flatten(0, 1)).unflatten(0, images[:, 1:].shape[:2])
     sure = looked_at(scores.judge, images.flatten(0, 1))[1].softmax(1).amax(1).unflatten(0, images.shape[:2])
     inner = sure[:, 1:-1]
     return {"longest_step": (steps.amax(1) / steps.mean(1)).mean().item(), "mean_step": steps.mean().item(),

@@ -12,13 +12,15 @@ from ..das2020.report import Report
 from ..published import printed_table
 
 # %% ../../nbs/li2020/99_report.ipynb #fcb14c4f
-PAIRS = {"inception_score": "inception_score", "fid": "fid", "inception_accuracy": "accuracy", "ms_ssim": "ms_ssim", "lpips": "perceptual"}
+PAIRS = {"inception_score": "inception_score", "fid": "fid", "inception_accuracy": "accuracy", "ms_ssim": "ms_ssim",
+         "lpips": "perceptual"}
 
 def printed_changes(paper: str) -> pd.DataFrame:
     "Change of each method's average against BigGAN in print, by our names of the measures."
     table = printed_table(paper, "tableS1_imagenet50")
     name = table["group"].where(table["group"].notna() & (table["group"] != ""), table.variant)
-    rows = table.assign(method=name)[(table.variant == "b. Average") | table.variant.isin(["BigGAN", "Noise-S", "Noise-L"])]
+    rows = table.assign(method=name)[(table.variant == "b. Average")
+                                     | table.variant.isin(["BigGAN", "Noise-S", "Noise-L"])]
     values = rows.set_index("method")[list(PAIRS)].rename(columns=PAIRS).astype(float)
     return (values - values.loc["BigGAN"]).drop(index="BigGAN")
 
@@ -37,8 +39,10 @@ def lines(report: Report) -> list[str]:
     for run in report.runs.values():
         table = run.read_table("table3_1").query("variant == 'average'").set_index("method")
         gan, real = table.loc["GAN"], table.loc["real"]
-        found.append(f"{run.title}: the generator's classes have {gan.perceptual / real.perceptual:.0%} of the real diversity, accuracy {gan.accuracy:.2f}")
+        found.append(f"{run.title}: the generator's classes have {gan.perceptual / real.perceptual:.0%} of the real "
+                     f"diversity, accuracy {gan.accuracy:.2f}")
         for m in ("AM-S", "AM-L", "AM-D-S", "AM-D-L"):
             row = table.loc[m]
-            found.append(f"  {m}: accuracy {row.accuracy:.2f} (optimised {row.optimised_accuracy:.2f}), diversity {row.perceptual / gan.perceptual - 1:+.0%}, Fréchet distance {row.fid / gan.fid - 1:+.0%}")
+            found.append(f"  {m}: accuracy {row.accuracy:.2f} (optimised {row.optimised_accuracy:.2f}), diversity "
+                         f"{row.perceptual / gan.perceptual - 1:+.0%}, Fréchet distance {row.fid / gan.fid - 1:+.0%}")
     return found

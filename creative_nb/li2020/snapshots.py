@@ -37,9 +37,11 @@ def worsened(run: Run, snapshots: list[Count], faster: float) -> dict[int, Class
 
 # %% ../../nbs/li2020/06_snapshots.ipynb #77c66ab1
 @checked
-def snapshot_rows(run: Run, scores: SetScores, generators: dict[int, ClassConditional], classes: list[Whole], trials: Count,
+def snapshot_rows(run: Run, scores: SetScores, generators: dict[int, ClassConditional], classes: list[Whole],
+                  trials: Count,
                   samples: Count, steps: Count) -> pd.DataFrame:
-    "The measures of all classes for each snapshot: with its own embeddings, and with those found by each trial of AM-S."
+    """The measures of all classes for each snapshot: with its own embeddings, and with those found by each trial of
+    AM-S."""
     optimised, rows = run.networks.optimised, []
     z = run.networks.gan.latents(samples, run.setting.seed, "judged")
     for step, g in generators.items():
@@ -48,7 +50,8 @@ def snapshot_rows(run: Run, scores: SetScores, generators: dict[int, ClassCondit
         tried = [("GAN", 0, g.embeddings[classes])] + [("AM-S", t, found[:, t]) for t in range(trials)]
         for name, t, c in tried:
             images = torch.stack([g.sample(z, e) for e in c])
-            rows.append({"snapshot": step, "method": name, "trial": t, **scores.score(images, classes, optimised).iloc[-1]})
+            rows.append({"snapshot": step, "method": name, "trial": t,
+                         **scores.score(images, classes, optimised).iloc[-1]})
     return pd.DataFrame(rows).drop(columns="class")
 
 # %% ../../nbs/li2020/06_snapshots.ipynb #6bf812b0

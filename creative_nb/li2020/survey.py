@@ -36,7 +36,8 @@ def survey(run: Run, c: torch.Tensor, classes: list[int], question: Text, method
 
 # %% ../../nbs/li2020/09_survey.ipynb #f79a5df4
 @checked
-def simulated(run: Run, judged: pd.DataFrame, manifest: pd.DataFrame, question: Text, method: Text, annotators: Count) -> pd.DataFrame:
+def simulated(run: Run, judged: pd.DataFrame, manifest: pd.DataFrame, question: Text, method: Text,
+              annotators: Count) -> pd.DataFrame:
     "Answers of a simulated panel, one row for each person and pair."
     measure = {"diversity": "perceptual", "realism": "accuracy"}[question]
     facts = printed_table(run.paper.name, "facts").set_index("fact")

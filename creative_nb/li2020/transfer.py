@@ -20,7 +20,8 @@ STARTS = {"AM-L with Mean Initialization": RECIPES["AM-L"],
           "AM-L with Top-5 Initialization": replace(RECIPES["AM-L"], start="top", noise=0.0)}
 
 @checked
-def transferred(run: Run, generator: ClassConditional, targets: list[Whole], trials: Count, steps: Count) -> tuple[dict, list[int]]:
+def transferred(run: Run, generator: ClassConditional, targets: list[Whole], trials: Count,
+                steps: Count) -> tuple[dict, list[int]]:
     "Embeddings (K, trials, D) by method, the baseline first; and the generator's favourite class for each target."
     objective = log_probability(run.networks.optimised)
     best = [favourites(generator, objective, k, 1, seed=run.setting.seed)[0].item() for k in targets]
