@@ -198,6 +198,14 @@ def _which_calls(self: CreativeDecoder) -> tuple[int, ...] | None:
     third = THIRDS.index(self.calls)
     return tuple(range(round(self.n_calls_ * third / 3), round(self.n_calls_ * (third + 1) / 3)))
 
+# %% ../nbs/04_decode.ipynb #f87a8028
+def _bent(bend: Callable, output: torch.Tensor, forward: _Forward) -> torch.Tensor:
+    "The whole output changed; units, or maps, that differ are counted at the first call."
+    changed = bend(output)
+    differs = (changed != output).flatten(2).any(2) if output.ndim > 2 else changed != output
+    if forward.calls == 1: forward.counts.append(differs.sum(1))
+    return changed
+
 # %% ../nbs/04_decode.ipynb #fbdb5481
 @patch
 def _modify(self: CreativeDecoder, plan: Plan, uniforms: Uniforms, forward: _Forward) -> Callable:
@@ -206,6 +214,7 @@ def _modify(self: CreativeDecoder, plan: Plan, uniforms: Uniforms, forward: _For
     def modify(output):
         call, forward.calls, forward.ran = forward.calls, forward.calls + 1, True
         if which is not None and call not in which: return None
+        if plan.bend is not None: return _bent(plan.bend, output, forward)
         d = to_neurons(output, self.neurons)
         if d.shape[1] != self.stats_.width:
             raise ValueError(
@@ -226,7 +235,7 @@ def _changing(self: CreativeDecoder, plan: Plan, seed: int):
     "The network with `plan` at work in its layer; yields what happens there."
     forward = _Forward()
     with evaluating(self.source.module):
-        if plan.change is None: yield forward
+        if plan.change is None and plan.bend is None: yield forward
         else:
             with hooked(self.source.module, self.layer, self._modify(plan, Uniforms(seed), forward)): yield forward
 

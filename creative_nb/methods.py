@@ -40,6 +40,7 @@ class Plan:
     draws: int  # uniform numbers needed per sample
     # from activations (B, P) and uniforms (B, draws); None changes nothing
     change: Callable[[torch.Tensor, torch.Tensor], Change] | None = None
+    bend: Callable[[torch.Tensor], torch.Tensor] | None = None  # instead: from the layer's whole output to another
 
 class TooFewNeurons(ValueError):
     "The layer has only `pool` neurons of the kind that a method is asked to change more of."

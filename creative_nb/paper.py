@@ -166,9 +166,10 @@ def scale(self: Paper, name: Text) -> dict:
 def setting(self: Paper, name: Text, scale: Text) -> dict:
     "A setting at a scale, completed: data set, seed, networks, classifiers. ValueError for an unknown one."
     expect(f"setting of {self.name}", [name], known_settings(self))
-    about = self.scale(scale)
+    about, entry = self.scale(scale), dict(self.settings.get(name) or {})
     own = (about.get("by_setting") or {}).get(name) or {}
-    return merged({"dataset": name}, self.defaults, self.settings.get(name), about.get("networks"), own.get("networks"))
+    lent = [load_paper(p).setting(name, scale) for p in entry.pop("from", [])]
+    return merged({"dataset": name}, *lent, self.defaults, entry, about.get("networks"), own.get("networks"))
 
 # %% ../nbs/08a_paper.ipynb #c9439b6b
 @patch
