@@ -256,7 +256,7 @@ def _real(self: AdversarialTrainer, random: torch.Generator) -> tuple[torch.Tens
     "The training pictures of this step, mirrored and moved, and their classes; each pass has an order of its own."
     size, n = self.schedule.batch_size, len(self.data.train)
     places = range(self.step * size, (self.step + 1) * size)
-    orders = {p: torch.randperm(n, generator=_random(self.seed, "order", str(p))) for p in {i // n for i in places}}
+    orders = {p: self.data.train.order(_random(self.seed, "order", str(p))) for p in {i // n for i in places}}
     index = torch.stack([orders[i // n][i % n] for i in places]).to(self.data.train.images.device)
     images, s = as_float(self.data.train.images[index]), self.schedule
     flipped = torch.rand(size, generator=random) < 0.5 * s.flips

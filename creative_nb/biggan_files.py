@@ -171,7 +171,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(
             f"path={str(path)!r}: no such file. Expected BigGAN's generator: G_ema.pth of "
-            "github.com/ajbrock/BigGAN-PyTorch (128 pixels) or the 256-pixel file of github.com/qilimk/biggan-am, which begin with "
+            "github.com/ajbrock/BigGAN-PyTorch (128 pixels) or the 256-pixel file of github.com/qilimk/biggan-am, "
+            "which begin with "
             f"{', '.join(list(full_layout(128))[:3])}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

@@ -26,10 +26,23 @@ class Split:
     "Images with their labels."
     images: torch.Tensor  # (N, C, H, W), float32 in [0, 1], or bytes for `as_float` to make such of, batch by batch
     labels: torch.Tensor  # (N,), int64: index into `ImageData.class_names`
+    weights: torch.Tensor | None = None  # (N,): how often training sees each, relative to the others; None: all alike
 
     def __len__(self): return len(self.labels)
 
-    def to(self, device) -> "Split": return Split(self.images.to(device), self.labels.to(device))
+    def __getitem__(self, at) -> "Split":
+        "A part of it, by an index tensor, a mask or a slice."
+        return Split(*(None if x is None else x[at] for x in (self.images, self.labels, self.weights)))
+
+    def to(self, device) -> "Split":
+        return Split(*(None if x is None else x.to(device) for x in (self.images, self.labels, self.weights)))
+
+# %% ../nbs/00b_data.ipynb #02a1f100
+@patch
+def order(self: Split, random: torch.Generator | None = None) -> torch.Tensor:
+    "(N,): the images that an epoch sees, in random order; drawn by their weights, with repetitions, if there are any."
+    if self.weights is None: return torch.randperm(len(self), generator=random)
+    return torch.multinomial(self.weights.double().cpu(), len(self), replacement=True, generator=random)
 
 # %% ../nbs/00b_data.ipynb #2a440e54
 @checked
@@ -73,7 +86,7 @@ def content_hash(self: ImageData) -> str:
     "SHA-256 of the images, floats or bytes, and labels of the three splits, in order."
     h = hashlib.sha256()
     for split in self.splits.values():
-        for t in (split.images, split.labels):
+        for t in (split.images, split.labels, *([] if split.weights is None else [split.weights])):
             h.update(str(tuple(t.shape)).encode())
             h.update(t.cpu().contiguous().numpy())
     return h.hexdigest()
@@ -100,7 +113,7 @@ def without(self: ImageData, names: list[str]) -> ImageData:
     place[kept] = torch.arange(len(kept), device=place.device)
     def part(split: Split) -> Split:
         here = place[split.labels] >= 0
-        return Split(split.images[here], place[split.labels[here]])
+        return replace(split[here], labels=place[split.labels[here]])
     parts = {k: part(split) for k, split in self.splits.items()}
     left_out = "-".join(str(self.class_names.index(n)) for n in sorted(names, key=self.class_names.index))
     return replace(self, name=f"{self.name}-without-{left_out}", class_names=tuple(self.class_names[i] for i in kept),
@@ -113,7 +126,7 @@ def hold_out(split: Split, n: Whole, seed: Seed) -> tuple[Split, Split]:
     if n >= len(split): raise ValueError(f"n={n}: expected fewer than the {len(split)} images there are")
     order = torch.from_numpy(rng(seed, "split").permutation(len(split)))
     held, kept = order[:n].sort().values, order[n:].sort().values
-    return Split(split.images[kept], split.labels[kept]), Split(split.images[held], split.labels[held])
+    return split[kept], split[held]
 
 # %% ../nbs/00b_data.ipynb #c08a382e
 Loader = Callable[..., ImageData]  # called with (root, split_seed, download), and `size` if it has such a parameter
@@ -270,3 +283,6 @@ def check_data(data: ImageData):
             raise ValueError(f"{where}: expected at least one image, values in [0, 1]")
         if y.dtype != torch.int64 or y.shape != x.shape[:1] or not (0 <= y.min() and y.max() < classes):
             raise ValueError(f"{where}: expected an int64 label in 0 to {classes - 1} for each of {len(x)} images")
+        w = split.weights
+        if w is not None and not (w.shape == y.shape and w.isfinite().all() and w.min() >= 0 and w.sum() > 0):
+            raise ValueError(f"{where}: expected a weight of 0 or more for each of {len(x)} images, not all 0")

@@ -75,7 +75,8 @@ class Bending(Method):
 
     def channels(self, width: int) -> torch.Tensor:
         "The chosen ones of `width`, at least one."
-        return torch.from_numpy(rng(self.choice, "bending").permutation(width)[:max(1, round(self.share * width))].copy())
+        return torch.from_numpy(rng(self.choice,
+                                    "bending").permutation(width)[:max(1, round(self.share * width))].copy())
 
 # %% ../nbs/13_divergence.ipynb #b168947d
 @patch
@@ -96,10 +97,12 @@ def _maps(output: torch.Tensor) -> torch.Tensor:
 # %% ../nbs/13_divergence.ipynb #7827f547
 @checked
 def blended(a: nn.Module, b: nn.Module, share: Share = 0.5) -> nn.Module:
-    "A copy of `a` with every weight moved by `share` of the way to that of `b`. ValueError for networks of other shapes."
+    """A copy of `a` with every weight moved by `share` of the way to that of `b`. ValueError for networks of other
+    shapes."""
     mixed, other = deepcopy(a), b.state_dict()
     shapes = {k: v.shape for k, v in a.state_dict().items()}
-    if shapes != {k: v.shape for k, v in other.items()}: raise ValueError("b: expected weights of the shapes of those of a")
+    if shapes != {k: v.shape for k, v in other.items()}:
+        raise ValueError("b: expected weights of the shapes of those of a")
     with torch.no_grad():
         for k, v in mixed.state_dict().items():
             if v.is_floating_point(): v.lerp_(other[k].to(v), share)
@@ -112,7 +115,8 @@ def rewritten(model: nn.Module, layers: Sequence[Text], share: Share = 0.05, see
     changed = deepcopy(model)
     for name in layers:
         weights = [p for p in find_layer(changed, name).parameters() if p.ndim > 1]
-        if not weights: raise ValueError(f"layers: {name} has no weights, expected some of {', '.join(_weighted(model))}")
+        if not weights:
+            raise ValueError(f"layers: {name} has no weights, expected some of {', '.join(_weighted(model))}")
         for i, p in enumerate(weights): _shuffle(p.data.view(-1), share, rng(seed, "rewriting", name, str(i)))
     return changed
 

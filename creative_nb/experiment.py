@@ -468,6 +468,18 @@ def with_training(self: Run, **vae) -> "Run":
     said otherwise."""
     return self.changed(vae={"patience": 0, "decay": 0.5, "file": "", **vae})
 
+# %% ../nbs/09a_experiment.ipynb #6e2bd537
+@patch
+@checked
+def trained(self: Run, data: ImageData, name: Text, model: str = "", seed: Seed | None = None, **config) -> nn.Module:
+    """The setting's VAE, with changes of its `config` or of another class `model`, trained on `data`; kept under `name`
+    and what decides it."""
+    spec, own, usual = self.networks.network("vae")
+    kind, seed = network_class(model or spec.model), usual if seed is None else seed
+    asked = (kind, own | {"image_shape": list(data.image_shape)} | config, data, spec.schedule, seed)
+    path = self.out / "networks" / f"{name}_{network_key(*asked)[:10]}.safetensors"
+    return load_model(artifact(path, lambda path: _train(path, *asked)), self.setting.device)
+
 # %% ../nbs/09a_experiment.ipynb #baa07165
 def set_style():
     "One style for every figure: colour-blind-safe colours, no frames."

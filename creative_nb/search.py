@@ -22,8 +22,8 @@ except ImportError as e:
 
 # %% ../nbs/11a_search.ipynb #67ed9b70
 class VoronoiElites(ArchiveBase):
-    """An archive for pyribs: at most `elites` solutions; of the two that are closest by their measures, the one with the
-    lower objective goes, and of two equals the older."""
+    """An archive for pyribs: at most `elites` solutions; of the two that are closest by their measures, the one with
+    the lower objective goes, and of two equals the older."""
     @checked
     def __init__(self, solution_dim: Count, measure_dim: Count, elites: Count = 512, seed: Seed = 0):
         super().__init__(solution_dim=solution_dim, objective_dim=(), measure_dim=measure_dim)
@@ -48,7 +48,8 @@ def add(self: VoronoiElites, solution, objective, measures) -> dict[str, np.ndar
     out. ValueError for measures that are not finite."""
     new = {"solution": np.asarray(solution), "objective": np.asarray(objective), "measures": np.asarray(measures)}
     fit = ~np.isnan(new["objective"])
-    if not np.isfinite(new["measures"][fit]).all(): raise ValueError("measures: NaN or infinity, expected finite numbers")
+    if not np.isfinite(new["measures"][fit]).all():
+        raise ValueError("measures: NaN or infinity, expected finite numbers")
     before = len(self)
     self._fields = {k: np.concatenate([v, new[k][fit]]) for k, v in self._fields.items()}
     self._apart = _grown(self._apart, self._fields["measures"])

@@ -40,7 +40,8 @@ def random_genomes(n: Count, seed: Seed = 0) -> np.ndarray:
 # %% ../nbs/11_shapes.ipynb #72f3bb22
 STEPS = 50  # pieces of the outline between two control points
 _T = np.linspace(0, 1, STEPS, endpoint=False)
-_CUBIC = np.stack([-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2], 1) / 2
+_CUBIC = np.stack([-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2],
+                  1) / 2
 
 @checked
 def outlines(genomes: Genomes) -> np.ndarray:
@@ -106,7 +107,8 @@ def thresholded(images: torch.Tensor, threshold: InnerShare = 0.9) -> np.ndarray
     return pixels > threshold * pixels.max(axis=(1, 2), keepdims=True)
 
 # %% ../nbs/11_shapes.ipynb #b0a6bc47
-_ROWS, _COLUMNS = (0, -1, -1, -1, 0, 1, 1, 1), (-1, -1, 0, 1, 1, 1, 0, -1)  # the eight neighbours, clockwise from the left
+# the eight neighbours, clockwise from the left
+_ROWS, _COLUMNS = (0, -1, -1, -1, 0, 1, 1, 1), (-1, -1, 0, 1, 1, 1, 0, -1)
 
 def _walk(pieces, row, column, path):
     """Put the closed boundary of the piece that begins at a pixel into `path` (n, 2), clockwise; how many pixels. As a
@@ -154,7 +156,8 @@ def point_symmetry(masks: Masks) -> np.ndarray:
     sizes = np.maximum(np.bincount(of, minlength=n + 1), 1)
     centres = [np.round(np.bincount(of, v, n + 1) / sizes) for v in (row, column)]
     walk, asymmetry = _fast()
-    path, large, found = np.empty((4 * masks[:1].size + 8, 2), int), np.zeros(len(masks), int), np.full(len(masks), np.nan)
+    path, large, found = np.empty((4 * masks[:1].size + 8, 2),
+                                  int), np.zeros(len(masks), int), np.full(len(masks), np.nan)
     for image, top, left, piece in _starts(pieces):
         boundary = path[:walk(pieces[image], top, left, path)]
         if len(boundary) <= 5: continue
@@ -198,5 +201,6 @@ def left_out() -> dict[str, np.ndarray]:
 def _shapes(root, split_seed: int, download: bool) -> ImageData:
     parts = {"train": 2048, "valid": 256, "test": 512}
     drawn = {k: shapes(random_genomes(n, int(rng(split_seed, "shapes", k).integers(2**31)))) for k, n in parts.items()}
-    splits = (Split(torch.from_numpy(x[:, None]).float(), torch.zeros(len(x), dtype=torch.int64)) for x in drawn.values())
+    splits = (Split(torch.from_numpy(x[:, None]).float(), torch.zeros(len(x), dtype=torch.int64))
+              for x in drawn.values())
     return ImageData("shapes", *splits, ("shape",), (0,), "random shapes, drawn by code")

@@ -90,7 +90,7 @@ def train_epoch(
     "Train on a shuffled `split` once. FloatingPointError if the loss is not finite."
     model.train()
     seeded(seed, "train", str(epoch))
-    order, device = torch.randperm(len(split)).to(split.images.device), split.images.device
+    order, device = split.order().to(split.images.device), split.images.device
     half, losses, totals = schedule.amp and has_bfloat16(device), [], {}
     for step, s in enumerate(batches(len(split), batch_size)):
         if step % 100 == 0: drop_tiny(optimizer)  # from `MOMENT_FLOOR` to denormal takes more steps than that

@@ -188,7 +188,8 @@ def measured_sets(run: Run, axes: Axes, samples: Count, seeds: list[Whole]) -> t
             images = made(run, name, samples, seed)
             if images is None: continue
             first.setdefault(name, images[:16].cpu())
-            rows.append({"dataset": run.dataset, "set": name, "family": SETS[name].family, "seed": seed, **axes.score(images)})
+            rows.append({"dataset": run.dataset, "set": name, "family": SETS[name].family, "seed": seed,
+                         **axes.score(images)})
     return pd.DataFrame(rows), first
 
 # %% ../../nbs/atlas/01_sets.ipynb #eb87e30c
@@ -199,7 +200,8 @@ FAMILIES = {"anchors": "0.45", "latents": "#0173b2", "das2020": "#d55e00", "das2
 def plot_map(mean: pd.DataFrame, x: Text, y: Text, size: Text, ax):
     "Sets (family, set) as points."
     novelty = mean[size].fillna(mean[size].min())
-    areas = 20 + 280 * (novelty - novelty.min()) / max(1e-9, novelty.drop(("anchors", "uniform noise")).max() - novelty.min())
+    areas = 20 + 280 * (novelty - novelty.min()) / max(1e-9,
+                                                       novelty.drop(("anchors", "uniform noise")).max() - novelty.min())
     for family, part in mean.groupby(level=0, sort=False):
         ax.scatter(part[x], part[y], areas[part.index].clip(20, 400), color=FAMILIES.get(family, "0.2"), alpha=0.75,
                    label=family, edgecolor="white")
