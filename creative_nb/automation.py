@@ -11,11 +11,11 @@ import json, warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np, pandas as pd, torch
 from sklearn.decomposition import PCA
-from .checks import check_tensor, checked, Count, Kind, NotNegative, PartOf, Positive, Seed, Text
+from .checks import check_tensor, checked, Count, NotNegative, PartOf, Positive, Seed, Text
 from .core import File, patch, progress, standard_normal, write_text
 from .decode import CreativeDecoder
 from .divergence import Bending

@@ -54,6 +54,7 @@ def set_measure(name: Text, axis: Axis, label: Text, more: Literal["higher", "lo
 # %% ../nbs/05e_axes.ipynb #41f29019
 class Seen:
     "A set of generated images (N, C, H, W) through the eyes of `Axes`."
+    @checked
     def __init__(self, axes, images: torch.Tensor):
         self.axes, self.images = axes, images
         self.features, logits = looked_at(axes.judge, images)
@@ -78,7 +79,9 @@ class Seen:
         found = {} if self.axes.novelty is None else self.axes.novelty.score(self.images)
         return {k: v.double().cpu() for k, v in found.items()} | {"ice": self.bits}
 
-    def mean(self, name: str) -> float: return self.novelty[name].mean().item() if name in self.novelty else math.nan
+    @checked
+    def mean(self, name: Text) -> float:
+        return self.novelty[name].mean().item() if name in self.novelty else math.nan
 
 # %% ../nbs/05e_axes.ipynb #79b27a81
 @set_measure("fid", "fidelity", "Fréchet distance", "lower")

@@ -39,6 +39,7 @@ class Split:
 
 # %% ../nbs/00b_data.ipynb #02a1f100
 @patch
+@checked
 def order(self: Split, random: torch.Generator | None = None) -> torch.Tensor:
     "(N,): the images that an epoch sees, in random order; drawn by their weights, with repetitions, if there are any."
     if self.weights is None: return torch.randperm(len(self), generator=random)

@@ -12,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd, torch
+import torch
 import torch.nn.functional as F
 from torch import nn
 from .checks import checked, Count, PartOf, Positive, Seed, Share, Text
@@ -21,12 +21,13 @@ from .methods import Method, Plan
 from .neurons import find_layer, NeuronStats
 
 # %% ../nbs/13_divergence.ipynb #d315b37e
+@checked
 @dataclass(frozen=True)
 class Technique:
     "A kind of active divergence."
-    kind: str
-    what: str
-    here: str  # what of it this package has
+    kind: Text
+    what: Text
+    here: Text  # what of it this package has
     paper: str = ""  # whose method it is
 
 TECHNIQUES = (
@@ -73,13 +74,15 @@ class Bending(Method):
 
     def plan(self, stats: NeuronStats) -> Plan: return Plan(0, bend=self.bent)
 
-    def channels(self, width: int) -> torch.Tensor:
+    @checked
+    def channels(self, width: Count) -> torch.Tensor:
         "The chosen ones of `width`, at least one."
         return torch.from_numpy(rng(self.choice,
                                     "bending").permutation(width)[:max(1, round(self.share * width))].copy())
 
 # %% ../nbs/13_divergence.ipynb #b168947d
 @patch
+@checked
 def bent(self: Bending, output: torch.Tensor) -> torch.Tensor:
     "A layer's output (B, C, ...) with the chosen channels changed. ValueError for `dilate` without maps."
     at = self.channels(output.shape[1]).to(output.device)

@@ -83,7 +83,8 @@ def _compete(self: VoronoiElites) -> np.ndarray:
 
 # %% ../nbs/11a_search.ipynb #4b01f212
 @patch
-def sample_elites(self: VoronoiElites, n: int) -> dict[str, np.ndarray]:
+@checked
+def sample_elites(self: VoronoiElites, n: Count) -> dict[str, np.ndarray]:
     "`n` elites at random, for an emitter."
     at = self._random.integers(len(self), size=n)
     return {k: v[at] for k, v in self._fields.items()}

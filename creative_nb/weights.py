@@ -12,7 +12,6 @@ from typing import Annotated
 import numpy as np, torch
 from scipy.spatial import cKDTree
 from .checks import check_tensor, checked, Count, Kind, NotNegative, Positive, Seed, Share, Whole
-from .diversity import of_spectrum
 
 # %% ../nbs/12_weights.ipynb #ad2d1fbf
 def _are_weights(w) -> bool:

@@ -33,7 +33,8 @@ SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "
 SAMPLES = [1, 2, 0.5, 1.5, "a.csv", "a.png", "max", "a", "#0173b2", "mnist",
            "truncated", "unit", "image", "higher", "group", True,
            None, {}, [], ["a"], [{}], {"a": {"b": "c"}}, (0.1, 0.9), (1, 1), (1, 1, 1), ("a", "b"),
-           ("encoder",), [("a", "b")], torch.zeros(2, 2), np.zeros(2), pd.DataFrame({"a": [1]}),
+           ("encoder",), [("a", "b")], torch.zeros(2, 2), torch.ones(2), np.zeros(2),
+           np.zeros((2, 16)), np.zeros((2, 4, 4), bool), np.array([[0.0, 1.0]]), "fidelity", pd.DataFrame({"a": [1]}),
            pd.Series([1]), Path("a"), torch.nn.Identity(), torch.nn.Identity, Prior(), SimpleNamespace(content_hash=""),
            torch.device("cpu"), lambda *a: None, iter(()), sys, b"a", "https://example.org"]
 

@@ -9,9 +9,7 @@ __all__ = ['LEFT_OUT', 'oriented', 'correlations', 'trade_offs']
 import numpy as np, pandas as pd
 from ..axes import SET_MEASURES
 from ..checks import checked, Count, Seed
-from ..core import from_root, rng
-from ..paper import shelf
-from ..runs import read_table
+from ..core import rng
 
 # %% ../../nbs/atlas/02_correlations.ipynb #e7417d8c
 LEFT_OUT = ("uniform noise",)
@@ -31,7 +29,6 @@ def correlations(table: pd.DataFrame, draws: Count = 1000, seed: Seed = 0) -> pd
     wide, rows = oriented(table), []
     random = rng(seed, "sets")
     places = random.integers(len(wide), size=(draws, len(wide)))
-    ranks = {m: wide[m].rank() for m in wide}
     for i, a in enumerate(wide):
         for b in list(wide)[i + 1:]:
             both = wide[[a, b]].dropna()

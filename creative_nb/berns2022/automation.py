@@ -6,11 +6,8 @@
 __all__ = ['USUAL', 'handed_over']
 
 # %% ../../nbs/berns2022/05_automation.ipynb #59136f40
-import pandas as pd
-from ..automation import Automation, Choice, chosen, KNOBS, Target
+from ..automation import Automation, KNOBS, Target
 from ..checks import checked, Count, NotNegative, Seed
-from ..core import progress
-from ..methods import TooFewNeurons
 
 # %% ../../nbs/berns2022/05_automation.ipynb #c9c35ad4
 USUAL = {"fraction": 0.02, "scale": 2.0, "way": "low-active", "temperature": 1.0}

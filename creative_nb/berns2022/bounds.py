@@ -7,7 +7,7 @@ __all__ = ['by_threshold']
 
 # %% ../../nbs/berns2022/03_bounds.ipynb #9f54e6e8
 import numpy as np, pandas as pd, torch
-from .expansion import decoded, REGIMES, replicate, shape_data
+from .expansion import decoded, REGIMES, shape_data
 from ..checks import checked
 from ..core import load_tensors, progress
 from ..diversity import pairwise, pure_diversity

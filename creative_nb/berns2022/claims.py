@@ -10,7 +10,7 @@ __all__ = ['claim', 'TESTS', 'OTHERS', 'SETS', 'EVEN', 'measured', 'less_diverse
 # %% ../../nbs/berns2022/98_claims.ipynb #e060d552
 import pandas as pd
 from ..checks import checked, Text
-from ..claims import above, below, Case, case_from, Claims, Evidence
+from ..claims import above, below, case_from, Claims, Evidence
 
 claim = Claims()
 

@@ -7,21 +7,21 @@ __all__ = ['CASES', 'SURE', 'MEASURES', 'class_sizes', 'with_sizes', 'evened', '
            'trainings', 'evenness', 'sampled', 'judged', 'gap_closed']
 
 # %% ../../nbs/berns2022/04_evenness.ipynb #4c20fbc0
-from collections.abc import Callable
 from dataclasses import replace
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from ..axes import Axes
 from ..checks import checked, Count, Seed, Text, Whole
-from ..core import batches, patch, progress, standard_normal
-from ..data import ImageData, Split
+from ..core import batches, standard_normal
+from ..data import ImageData
 from ..experiment import Run
 from ..images import as_float
 from ..judges import looked_at
 from ..models import network, VAE
 from ..training import evaluate
-from ..weights import diversity_weights, effective_size, imbalanced, inverse_density, inverse_frequency, long_tail
+from ..weights import (diversity_weights, effective_size, imbalanced, inverse_density, inverse_frequency,
+                                 long_tail)
 
 # %% ../../nbs/berns2022/04_evenness.ipynb #f7cca28d
 CASES = ("long tail", "two classes")
@@ -121,6 +121,10 @@ def sampled(model: VAE, n: Count, seed: Seed) -> torch.Tensor:
 # %% ../../nbs/berns2022/04_evenness.ipynb #343cac55
 MEASURES = ("fid", "precision", "recall", "coverage", "vendi_rbf")
 
+def _elbo(model: VAE, part) -> float:
+    losses = evaluate(model, part)
+    return losses["nll"] + losses["kl"]
+
 @checked
 def judged(run: Run, models: dict, data: ImageData, sizes: list[Whole], samples: Count, seed: Seed) -> list[dict]:
     "A row for each training."
@@ -134,9 +138,8 @@ def judged(run: Run, models: dict, data: ImageData, sizes: list[Whole], samples:
         images = sampled(model, samples, seed)
         _, logits = looked_at(run.networks.judge, images)
         scores = axes.score(images[:len(balanced)])
-        loss = lambda part: evaluate(model, part)["nll"] + evaluate(model, part)["kl"]
         rows.append({"training": name, **evenness(logits.softmax(1), used, rare), **{m: scores[m] for m in MEASURES},
-                     "loss_rare": loss(data.test[is_rare]), "loss_common": loss(data.test[~is_rare]),
+                     "loss_rare": _elbo(model, data.test[is_rare]), "loss_common": _elbo(model, data.test[~is_rare]),
                      "effective_size": float(len(data.train)) if weights is None else effective_size(weights),
                      "training_share_rare": sum(sizes[k] for k in rare) / sum(sizes)})
     return rows

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from ..checks import checked, Count, InnerShare, Text, Whole
 from ..core import artifact, digest, load_tensors, progress, rng, save_tensors
 from ..data import ImageData, Split
-from ..diversity import pairwise, precision_recall, pure_diversity, solow_polasky, spanning_length, vendi_score
+from ..diversity import (pairwise, precision_recall, pure_diversity, solow_polasky, spanning_length,
+                                   vendi_score)
 from ..experiment import Run
 from ..search import illuminate
 from ..shapes import largest_piece, LIMITS, point_symmetry, random_genomes, shapes, thresholded
