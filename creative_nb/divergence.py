@@ -32,14 +32,14 @@ class Technique:
 
 TECHNIQUES = (
     Technique("novelty search over learned representations", "search in a latent or embedding space",
-              "search.illuminate, embeddings.ActivationMaximization", "li2020, berns2022"),
+              "search.illuminate, embeddings.ActivationMaximization", "Li 2020; Hagg et al. 2021"),
     Technique("novelty generation from an inspiring set", "training for what the data are not", "not built"),
     Technique("training without data", "a loss of another network alone", "not built"),
     Technique("divergent fine-tuning", "training on, towards something else", "embeddings.FINETUNING, of one embedding",
-              "li2020"),
+              "Li 2020"),
     Technique("chaining models", "one model's images through another", "encode and decode again, not as a method"),
     Technique("network bending", "layers changed while the network runs",
-              "decode.CreativeDecoder and its methods; divergence.Bending", "das2019, das2020"),
+              "decode.CreativeDecoder and its methods; divergence.Bending", "Das et al. 2020"),
     Technique("network blending", "between the weights or predictions of two networks", "divergence.blended"),
     Technique("model rewriting", "weights changed by a rule", "divergence.rewritten"),
 )

@@ -81,7 +81,7 @@ def light_picture(picture: bytes) -> tuple[str, bytes]:
     "The kind (png or jpeg) and the bytes of a PNG as a notebook keeps it. ValueError if it is no PNG."
     png = small_png(picture)
     if len(png) <= LARGE: return "png", png
-    jpeg = as_jpeg(picture, 75)
+    jpeg = as_jpeg(picture, 55)
     return ("png", png) if len(png) <= len(jpeg) else ("jpeg", jpeg)
 
 # %% ../nbs/10b_release.ipynb #3c0f9d42

@@ -8,11 +8,15 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
+from creative_nb.axes import SET_MEASURES, SETS
+from creative_nb.data import load_data
 from creative_nb.paper import load_paper, paper_names
 from creative_nb.runs import read_table
 
@@ -58,8 +62,9 @@ def pipeline(root: Path, *args: str) -> str:
 
 
 def test_there_is_one_file_for_each_thing():
-    assert sorted(BLOCKS) == ["nbs/extensions/brightness.py", "nbs/extensions/rarest.py", "nbs/extensions/squares.py",
-                              "nbs/mine/01_vae_losses.ipynb", "nbs/mine/02_counts.ipynb", "nbs/mine/paper.yaml"]
+    assert sorted(BLOCKS) == ["nbs/extensions/brightness.py", "nbs/extensions/mirrored.py", "nbs/extensions/rarest.py",
+                              "nbs/extensions/squares.py", "nbs/mine/01_vae_losses.ipynb", "nbs/mine/02_counts.ipynb",
+                              "nbs/mine/paper.yaml"]
 
 
 def test_a_new_paper_runs(house):
@@ -78,6 +83,16 @@ def test_a_new_method_metric_and_data_set_are_in_the_tables(house):
     assert set(sweep.dataset) == {"squares"} and "rarest" in set(sweep.method)
     assert sweep.query("method == 'rarest'")[["recon_distance", "brightness", "brightness_sd"]].notna().all(axis=None)
     assert any("other" in p.name for p in (shelf / "figures").glob("*.png"))
+
+
+def test_a_row_and_a_column_of_the_atlas_as_described():
+    exec(compile(BLOCKS["nbs/extensions/mirrored.py"], "mirrored.py", "exec"), {})
+    row, column = SETS.pop("mirrored"), SET_MEASURES.pop("ink")
+    data = load_data("digits")
+    run = SimpleNamespace(networks=SimpleNamespace(data=data))
+    images = row.make(run, len(data.test) + 1, 0)
+    assert torch.equal(images[-1], data.test.images[0].flip(2)) and column.axis == "diversity"
+    assert column.compute(SimpleNamespace(images=images)) > 0
 
 
 def test_a_generator_as_described(tmp_path):
