@@ -25,10 +25,11 @@ def pairwise(x: torch.Tensor, distance: Distance = "l2", p: Positive = 0.1) -> t
     check_tensor("x", x)
     check_memory("x", x, 8 * len(x) ** 2)
     rows = x.flatten(1).double()
+    differ = _differing(rows) if bool(((rows == 0) | (rows == 1)).all()) else None
     if distance == "l2":
+        if differ is not None: return differ.sqrt()
         gaps = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")  # exact where rows are alike
         return gaps.fill_diagonal_(0)
-    differ = _differing(rows) if bool(((rows == 0) | (rows == 1)).all()) else None
     if distance == "hamming": return (torch.cdist(rows, rows, p=0) if differ is None else differ) / rows.shape[1]
     return torch.cdist(rows, rows, p=p) if differ is None else differ ** (1 / p)
 

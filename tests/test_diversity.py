@@ -148,3 +148,12 @@ def test_half_samples_are_of_different_images():
     sizes = half_samples(lambda i: len(i.unique()), 11, draws=5)
     assert sizes.tolist() == [5] * 5
     assert half_samples(lambda i: i[0], 50, 3, seed=1).tolist() == half_samples(lambda i: i[0], 50, 3, seed=1).tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_rows_of_zeros_and_ones_take_a_short_way_to_the_same_distances(seed):
+    bits = (torch.rand(7, 30, generator=torch.Generator().manual_seed(seed)) < 0.5).double()
+    numbers = torch.where(bits == 1, 3.0, 2.0).double()  # as far apart, entry by entry, but no zeros and ones
+    for distance in ("l2", "hamming", "minkowski"):
+        assert torch.allclose(pairwise(bits, distance), pairwise(numbers, distance), rtol=1e-9)
