@@ -104,16 +104,17 @@ def _load(network: nn.Module, weights: File, model: str):
 # %% ../nbs/05a_own.ipynb #c203c51c
 @checked
 def fitting(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    "The part of a state dict that has a network's names: all, or what stands under one prefix."
-    names = set(network.state_dict())
-    prefixes = sorted({k[:-len(n)] for k in state for n in names if k.endswith("." + n)}, key=len)
-    under = lambda p: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}
-    found = next((s for s in map(under, ["", *prefixes]) if names <= set(s)), state)
-    found = {k: v for k, v in found.items() if k in names} if names <= set(found) else found
-    wrong = [k for k, v in found.items() if k in names and v.shape != network.state_dict()[k].shape]
-    if not wrong: return found
-    has, needs = tuple(found[wrong[0]].shape), tuple(network.state_dict()[wrong[0]].shape)
-    raise ValueError(f"weights: {wrong[0]} has shape {has}, expected {needs}: made with other arguments")
+    "The part of a state dict that has a network's names: all, or what stands under one prefix, whose shapes fit."
+    needed = {k: v.shape for k, v in network.state_dict().items()}
+    prefixes = sorted({k[:-len(n)] for k in state for n in needed if k.endswith("." + n)}, key=lambda p: (len(p), p))
+    under = [{k.removeprefix(p): v for k, v in state.items() if k.startswith(p)} for p in ("", *prefixes)]
+    named = [{k: s[k] for k in needed} for s in under if set(needed) <= set(s)] or [state]
+    wrong = [[k for k, v in s.items() if k in needed and v.shape != needed[k]] for s in named]
+    for part, names in zip(named, wrong):
+        if not names: return part
+    name = wrong[0][0]
+    raise ValueError(f"weights: {name} has shape {tuple(named[0][name].shape)}, expected {tuple(needed[name])}: made with "
+                     "other arguments")
 
 # %% ../nbs/05a_own.ipynb #a0defe76
 @checked

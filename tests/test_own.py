@@ -134,6 +134,14 @@ def test_extra_tensors_are_left_out(network):
     state = network.state_dict() | {"loss.weight": torch.zeros(1)}
     assert set(fitting(network, state)) == set(network.state_dict())
 
+def test_of_two_prefixes_with_the_same_names_the_one_whose_shapes_fit_is_taken():
+    wide, narrow = nn.Sequential(nn.Linear(3, 5)), nn.Sequential(nn.Linear(2, 4))
+    state = {f"{half}.{k}": v for half, part in (("encoder", wide), ("decoder", narrow), ("another", wide))
+             for k, v in part.state_dict().items()}
+    for network in (wide, narrow): assert fitting(network, state)["0.bias"].shape == network[0].bias.shape
+    with pytest.raises(ValueError, match=r"0.weight has shape \(5, 3\), expected \(7, 3\)"):
+        fitting(nn.Sequential(nn.Linear(3, 7)), state)
+
 
 def test_shapes_ranges_and_classes(file, network):
     assert latent_shape_of(network) == (16, 1, 1)
