@@ -113,8 +113,8 @@ def fitting(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, tor
     for part, names in zip(named, wrong):
         if not names: return part
     name = wrong[0][0]
-    raise ValueError(f"weights: {name} has shape {tuple(named[0][name].shape)}, expected {tuple(needed[name])}: made with "
-                     "other arguments")
+    raise ValueError(f"weights: {name} has shape {tuple(named[0][name].shape)}, expected {tuple(needed[name])}: made "
+                     "with other arguments")
 
 # %% ../nbs/05a_own.ipynb #a0defe76
 @checked
