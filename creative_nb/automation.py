@@ -71,12 +71,14 @@ def decoder(self: Choice, generator: Callable) -> CreativeDecoder:
     "For a generator, to be fitted; then `decoder.sample(n, choice.method, latents=choice.latents)`."
     return CreativeDecoder(generator, self.layer, threshold=self.threshold)
 
+# %% ../nbs/14_automation.ipynb #55e6b2bc
 @patch
 @checked
 def save(self: Choice, path: File, **about):
     "To a JSON file, with what else is known `about` it."
     write_text(Path(path), json.dumps({"kind": "Choice", **asdict(self), "about": about}, indent=1) + "\n")
 
+# %% ../nbs/14_automation.ipynb #fcf2e094
 @checked
 def load_choice(path: File) -> Choice:
     "The setting of a file of `save`. ValueError for another file."
@@ -96,6 +98,7 @@ def _principal(pictures: torch.Tensor) -> Callable:
     pca = PCA(min(32, *x.shape), svd_solver="full").fit(x[:5000])
     return lambda images: torch.from_numpy(pca.transform(images.flatten(1).double().cpu().numpy()))
 
+# %% ../nbs/14_automation.ipynb #90496775
 class Yardstick:
     "The qualities of a set of images beside yours."
     @checked
@@ -129,6 +132,7 @@ def _optuna():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
+# %% ../nbs/14_automation.ipynb #c9c9f09e
 class Automation:
     "A search for settings of the creative decoder on one generator."
     @checked
@@ -158,6 +162,7 @@ def _layers(self: Automation) -> tuple[list[str], str | None]:
     others = [n for n in table.layer[:_before_output(table)] if n != best]
     return [best, *others[-2:]], "p10" if "p10" in reason else None
 
+# %% ../nbs/14_automation.ipynb #da36424b
 @patch
 @checked
 def images(self: Automation, choice: Choice) -> torch.Tensor:
@@ -180,6 +185,7 @@ def _proposed(self: Automation, trial) -> Choice:
     if "layer" not in knobs: knobs["layer"] = trial.suggest_categorical("layer", self.layers)
     return Choice(**knobs, threshold=self.threshold)
 
+# %% ../nbs/14_automation.ipynb #50600718
 @patch
 @checked
 def search(self: Automation, trials: Count = 40) -> pd.DataFrame:
@@ -218,6 +224,7 @@ def chosen(table: pd.DataFrame, most: Target = "diversity", fidelity: NotNegativ
     knobs = {k: best[k] for k in Choice.__dataclass_fields__}
     return Choice(**{k: None if k == "threshold" and pd.isna(v) else v for k, v in knobs.items()})
 
+# %% ../nbs/14_automation.ipynb #133c4f57
 @checked
 def decisions(automation: Automation, choice: Choice, most: Target, fidelity: NotNegative) -> pd.DataFrame:
     "Every decision, its value, and who took it."

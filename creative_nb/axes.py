@@ -40,6 +40,7 @@ class SetMeasure:
         "A value, turned so that higher is more of its axis."
         return -value if self.more == "lower" else value
 
+# %% ../nbs/05e_axes.ipynb #7d591136
 SET_MEASURES: dict[str, SetMeasure] = {}
 
 @checked
@@ -87,12 +88,15 @@ class Seen:
 @set_measure("fid", "fidelity", "Fréchet distance", "lower")
 def _fid(seen: Seen): return _quiet(fid, seen.features, seen.axes.features_[:len(seen.images)])
 
+# %% ../nbs/05e_axes.ipynb #a2ae2bc3
 @set_measure("precision", "fidelity", "precision")
 def _precision(seen: Seen): return seen.neighbourhood["precision"]
 
+# %% ../nbs/05e_axes.ipynb #28067bb4
 @set_measure("density", "fidelity", "density")
 def _density(seen: Seen): return seen.neighbourhood["density"]
 
+# %% ../nbs/05e_axes.ipynb #e64fe060
 @set_measure("confidence", "fidelity", "classifier confidence")
 def _confidence(seen: Seen): return seen.probabilities.max(1).values.mean().item()
 
@@ -100,27 +104,35 @@ def _confidence(seen: Seen): return seen.probabilities.max(1).values.mean().item
 @set_measure("recall", "diversity", "recall")
 def _recall(seen: Seen): return seen.neighbourhood["recall"]
 
+# %% ../nbs/05e_axes.ipynb #ba364cdd
 @set_measure("coverage", "diversity", "coverage")
 def _coverage(seen: Seen): return seen.neighbourhood["coverage"]
 
+# %% ../nbs/05e_axes.ipynb #7ddf7d46
 @set_measure("vendi_cosine", "diversity", "Vendi score, cosine")
 def _vendi_cosine(seen: Seen): return vendi_score(seen.features.clamp(min=1e-12), "cosine")
 
+# %% ../nbs/05e_axes.ipynb #bbb7be6d
 @set_measure("vendi_rbf", "diversity", "Vendi score, RBF")
 def _vendi_rbf(seen: Seen): return vendi_score(seen.features, "rbf", width=seen.axes.width_)
 
+# %% ../nbs/05e_axes.ipynb #6acec7f0
 @set_measure("pure_diversity", "diversity", "pure diversity, features")
 def _pure_diversity(seen: Seen): return pure_diversity(pairwise(seen.features))
 
+# %% ../nbs/05e_axes.ipynb #e36ab170
 @set_measure("pure_diversity_pixels", "diversity", "pure diversity, black and white")
 def _pure_diversity_pixels(seen: Seen): return pure_diversity(pairwise((seen.images > 0.5).double(), "hamming"))
 
+# %% ../nbs/05e_axes.ipynb #6e53f6a8
 @set_measure("ms_ssim", "diversity", "MS-SSIM of pairs", "lower")
 def _ms_ssim(seen: Seen): return seen.pairs["ms_ssim"]
 
+# %% ../nbs/05e_axes.ipynb #015f3d25
 @set_measure("perceptual", "diversity", "perceptual distance of pairs")
 def _perceptual(seen: Seen): return seen.pairs["perceptual"]
 
+# %% ../nbs/05e_axes.ipynb #db75a5b7
 @set_measure("class_entropy", "diversity", "evenness of the classes")
 def _class_entropy(seen: Seen):
     shares = seen.probabilities.mean(0)
@@ -130,18 +142,23 @@ def _class_entropy(seen: Seen):
 @set_measure("recon_distance", "novelty", "reconstruction distance $D_r$")
 def _recon_distance(seen: Seen): return seen.mean("recon_distance")
 
+# %% ../nbs/05e_axes.ipynb #2ea5a71b
 @set_measure("input_5ns", "novelty", "novelty score, pixels, 5 neighbours")
 def _input_5ns(seen: Seen): return seen.mean("input_5ns")
 
+# %% ../nbs/05e_axes.ipynb #ceb5f23e
 @set_measure("latent_5ns", "novelty", "novelty score, latents, 5 neighbours")
 def _latent_5ns(seen: Seen): return seen.mean("latent_5ns")
 
+# %% ../nbs/05e_axes.ipynb #f00db742
 @set_measure("ice", "novelty", "classifier entropy ICE")
 def _ice(seen: Seen): return seen.mean("ice")
 
+# %% ../nbs/05e_axes.ipynb #c33a649e
 @set_measure("in_domain_score", "novelty", "in-domain score", "lower")
 def _in_domain_score(seen: Seen): return seen.mean("in_domain_score")
 
+# %% ../nbs/05e_axes.ipynb #e4e8ecb7
 @set_measure("predicted_creativity", "creativity", "predicted creativity")
 def _predicted_creativity(seen: Seen):
     classifier = seen.axes.creativity
@@ -166,6 +183,7 @@ class Axes:
         self.judge, self.novelty, self.creativity = judge, novelty, creativity
         self.k, self.pairs, self.seed = k, pairs, seed
 
+# %% ../nbs/05e_axes.ipynb #41143113
 @patch
 @torch.no_grad()
 @checked
@@ -201,6 +219,7 @@ class ImageSet:
     make: Callable  # run, number of images, seed: (n, C, H, W)
     needs: tuple[str, ...] = ("vae",)  # networks of the setting
 
+# %% ../nbs/05e_axes.ipynb #637d12e9
 SETS: dict[str, ImageSet] = {}
 
 @checked

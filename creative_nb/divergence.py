@@ -93,6 +93,7 @@ def bent(self: Bending, output: torch.Tensor) -> torch.Tensor:
     if self.kind == "dilate": changed[:, at] = F.max_pool2d(_maps(chosen), 3, stride=1, padding=1)
     return changed
 
+# %% ../nbs/13_divergence.ipynb #ef90bc3c
 def _maps(output: torch.Tensor) -> torch.Tensor:
     if output.ndim == 4: return output
     raise ValueError("kind='dilate': the layer returns units, expected feature maps (B, C, H, W)")
@@ -123,9 +124,11 @@ def rewritten(model: nn.Module, layers: Sequence[Text], share: Share = 0.05, see
         for i, p in enumerate(weights): _shuffle(p.data.view(-1), share, rng(seed, "rewriting", name, str(i)))
     return changed
 
+# %% ../nbs/13_divergence.ipynb #474400df
 def _weighted(model: nn.Module) -> list[str]:
     return [n for n, m in model.named_modules() if n and any(p.ndim > 1 for p in m.parameters(recurse=False))]
 
+# %% ../nbs/13_divergence.ipynb #06ac653f
 def _shuffle(weights: torch.Tensor, share: float, random):
     at = torch.from_numpy(random.permutation(len(weights))[:math.ceil(share * len(weights))].copy())
     weights[at] = weights[at[torch.from_numpy(random.permutation(len(at)))]]

@@ -33,6 +33,7 @@ def pairwise(x: torch.Tensor, distance: Distance = "l2", p: Positive = 0.1) -> t
     if distance == "hamming": return (torch.cdist(rows, rows, p=0) if differ is None else differ) / rows.shape[1]
     return torch.cdist(rows, rows, p=p) if differ is None else differ ** (1 / p)
 
+# %% ../nbs/05d_diversity.ipynb #943bfcf5
 def _differing(rows: torch.Tensor) -> torch.Tensor:
     "How many entries differ, of rows of zeros and ones: exact, and a hundred times faster than entry by entry."
     counts = rows.sum(1)
@@ -145,6 +146,7 @@ def vendi_score(features: torch.Tensor, kernel: Kernel = "cosine", q: Order = 1.
     second = x.T @ x if x.shape[1] <= len(x) else x @ x.T
     return of_spectrum(torch.linalg.eigvalsh(second / len(x)), q)
 
+# %% ../nbs/05d_diversity.ipynb #281a34e9
 @checked
 def of_spectrum(values: torch.Tensor, q: Order = 1.0) -> float:
     "The Hill number of order `q` of eigenvalues that sum to 1."
@@ -156,6 +158,7 @@ def of_spectrum(values: torch.Tensor, q: Order = 1.0) -> float:
 # %% ../nbs/05d_diversity.ipynb #12442300
 def _radii(d: torch.Tensor, k: int) -> torch.Tensor: return d.fill_diagonal_(torch.inf).kthvalue(k, dim=1).values
 
+# %% ../nbs/05d_diversity.ipynb #48a0479f
 @checked
 def precision_recall(real: torch.Tensor, generated: torch.Tensor, k: Count = 5) -> dict[str, float]:
     """precision, recall, density, coverage of generated features (M, ...) beside real ones (N, ...). ValueError for

@@ -89,6 +89,7 @@ def sample_elites(self: VoronoiElites, n: Count) -> dict[str, np.ndarray]:
     at = self._random.integers(len(self), size=n)
     return {k: v[at] for k, v in self._fields.items()}
 
+# %% ../nbs/11a_search.ipynb #ec7153ce
 @patch
 def data(self: VoronoiElites, fields=None):
     "A copy of a field of all elites, or a dictionary of several."

@@ -58,6 +58,7 @@ def rasterise(points: np.ndarray, size: Count = 64) -> np.ndarray:
     "(N, size, size) booleans: the inside of closed outlines (N, P, 2) in [-0.5, 0.5]."
     return np.concatenate([_filled(points[i:i + 256], size) for i in range(0, len(points), 256)])
 
+# %% ../nbs/11_shapes.ipynb #8caff5e7
 def _filled(points: np.ndarray, size: int) -> np.ndarray:
     x, y = np.moveaxis(points, -1, 0)
     x2, y2 = np.roll(x, -1, axis=1), np.roll(y, -1, axis=1)
@@ -86,11 +87,13 @@ def largest_piece(masks: Masks) -> np.ndarray:
     kept = pieces.reshape(len(masks), -1)[np.arange(len(masks)), largest]
     return _without_holes((pieces == kept[:, None, None]) & masks)
 
+# %% ../nbs/11_shapes.ipynb #95ecf4b6
 def _without_holes(masks: np.ndarray) -> np.ndarray:
     ground, _ = ndimage.label(~np.pad(masks, ((0, 0), (1, 1), (1, 1))), _IN_A_PLANE & _cross())
     outside = ground[:, :1, :1]
     return (ground != outside)[:, 1:-1, 1:-1]
 
+# %% ../nbs/11_shapes.ipynb #768452f2
 def _cross() -> np.ndarray: return ndimage.generate_binary_structure(3, 1)
 
 # %% ../nbs/11_shapes.ipynb #7f93ce3c
@@ -148,6 +151,7 @@ def _fast() -> tuple[Callable, Callable]:
     except ImportError: return _walk, _asymmetry
     return njit(_walk), njit(_asymmetry)
 
+# %% ../nbs/11_shapes.ipynb #43c3ed9b
 @checked
 def point_symmetry(masks: Masks) -> np.ndarray:
     "(N,): fitness in [0, 1], NaN where it is not defined."

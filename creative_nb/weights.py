@@ -18,6 +18,7 @@ def _are_weights(w) -> bool:
     return (isinstance(w, torch.Tensor) and w.ndim == 1 and len(w) > 0 and bool(w.isfinite().all())
             and bool((w >= 0).all()) and bool(w.sum() > 0))
 
+# %% ../nbs/12_weights.ipynb #0bc098a2
 Weights = Annotated[torch.Tensor, Kind(_are_weights, "an (N,) tensor, finite, not negative and not all zero")]
 
 @checked
@@ -26,6 +27,7 @@ def effective_size(weights: Weights) -> float:
     share = weights.double() / weights.double().sum()
     return 1 / share.square().sum().item()
 
+# %% ../nbs/12_weights.ipynb #e661028b
 def _shares(x: torch.Tensor) -> torch.Tensor: return (x.double() / x.double().sum()).cpu()
 
 # %% ../nbs/12_weights.ipynb #238c64e7
@@ -70,6 +72,7 @@ def diversity_weights(features: torch.Tensor, balance: Share = 0.5, steps: Count
         adam.step()
     return logits.detach().softmax(0)
 
+# %% ../nbs/12_weights.ipynb #d55dcdc8
 def _worth(logits: torch.Tensor, x: torch.Tensor, balance: float) -> torch.Tensor:
     "The Vendi score of the weighted set and the entropy of the weights, mixed."
     w = logits.softmax(0)
@@ -89,6 +92,7 @@ def imbalanced(labels: Labels, sizes: list[Whole], seed: Seed = 0) -> torch.Tens
         kept.append(here[torch.from_numpy(random.permutation(len(here))[:n].copy())])
     return torch.cat(kept).sort().values
 
+# %% ../nbs/12_weights.ipynb #a64fab48
 @checked
 def long_tail(classes: Count, largest: Count, smallest: Count, seed: Seed = 0) -> list[int]:
     "Sizes of classes that shrink by a constant factor; which class gets which is drawn."

@@ -37,6 +37,7 @@ def correlations(table: pd.DataFrame, draws: Count = 1000, seed: Seed = 0) -> pd
                          "correlation": both[a].corr(both[b], "spearman"), "low": low, "high": high, "sets": len(both)})
     return pd.DataFrame(rows)
 
+# %% ../../nbs/atlas/02_correlations.ipynb #501c9f19
 def _over_draws(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
     "(draws,): rank correlations of drawn pairs; ties share their mean rank, missing values are dropped."
     from scipy.stats import rankdata

@@ -31,14 +31,17 @@ def _some(images: torch.Tensor, n: int, seed: int, *purpose: str) -> torch.Tenso
     at = order.permutation(len(images))[:n] if n <= len(images) else order.integers(len(images), size=n)
     return as_float(images[torch.from_numpy(at).to(images.device)])
 
+# %% ../../nbs/atlas/01_sets.ipynb #bd7f4d48
 @image_set("real", "anchors", needs=())
 def _real(run, n, seed): return _some(run.networks.data.test.images, n, seed, "real")
 
+# %% ../../nbs/atlas/01_sets.ipynb #84d2692b
 @image_set("reconstructed", "anchors")
 def _reconstructed(run, n, seed):
     vae = run.networks.vae
     with torch.no_grad(): return vae.decode(vae.encode(_real(run, n, seed)))
 
+# %% ../../nbs/atlas/01_sets.ipynb #bfc2f361
 @image_set("Gaussian pixels", "anchors", needs=())
 def _gaussian(run, n, seed):
     pixels = _some(run.networks.data.train.images, 5000, 0, "pixels").flatten(1).double().cpu()
@@ -47,6 +50,7 @@ def _gaussian(run, n, seed):
     images = pixels.mean(0) + (draw * values.clamp(min=0).sqrt()) @ vectors.T
     return images.clamp(0, 1).float().view(n, *run.networks.data.image_shape)
 
+# %% ../../nbs/atlas/01_sets.ipynb #5f339b60
 @image_set("uniform noise", "anchors", needs=())
 def _noise(run, n, seed):
     return torch.from_numpy(rng(seed, "noise").random((n, *run.networks.data.image_shape))).float()
@@ -68,6 +72,7 @@ def _das2020(run, n, seed, name, neurons):
     method = load_paper("das2020").turn_on()[name]
     return decoded(run, n, seed, method.make(neurons), method.latents)
 
+# %% ../../nbs/atlas/01_sets.ipynb #98efea02
 def _das2019(run, n, seed, name):
     method = load_paper("das2019").turn_on()[name].make(1)
     return decoded(run, n, seed, replace(method, fraction=0.15))
@@ -108,6 +113,7 @@ def _searched(run, n, seed):
 # %% ../../nbs/atlas/01_sets.ipynb #4e4f4599
 def _labels(run, n): return torch.arange(n) % len(run.networks.gan.embeddings)
 
+# %% ../../nbs/atlas/01_sets.ipynb #61028a05
 def _gan(run, n, seed, scale=1.0):
     g = run.networks.gan
     return g.sample(scale * g.latents(n, seed, "atlas"), g.embeddings[_labels(run, n)])
@@ -123,6 +129,7 @@ def kept_embeddings(run: Run) -> dict[str, torch.Tensor]:
     found = next((p for p in map(from_root, places) if p.is_file()), None)
     return load_tensors(found)[0] if found else {}
 
+# %% ../../nbs/atlas/01_sets.ipynb #cdc62425
 def _embedded(run, n, seed, name):
     g, found = run.networks.gan, kept_embeddings(run).get(name)
     if found is None or found.shape[2] != g.embeddings.shape[1]: return None
@@ -159,6 +166,7 @@ def made(run: Run, name: Text, samples: Count, seed: Seed) -> torch.Tensor | Non
     try: return SETS[name].make(run, samples, seed)
     except TooFewNeurons: return None
 
+# %% ../../nbs/atlas/01_sets.ipynb #de9bf0bd
 @checked
 def measured_sets(run: Run, axes: Axes, samples: Count, seeds: list[Whole]) -> tuple[pd.DataFrame, dict]:
     "A row for each set and seed; and the first images of each set."
@@ -207,6 +215,7 @@ def contradictions(table: pd.DataFrame) -> pd.DataFrame:
                              "opposite": (product < 0).sum() / told if told else np.nan})
     return pd.DataFrame(rows)
 
+# %% ../../nbs/atlas/01_sets.ipynb #65e67c8f
 def _order(mean: pd.Series, sd: pd.Series) -> np.ndarray:
     "(sets, sets): +1 where the first is surely more than the second, -1 less, 0 not told apart."
     gap = mean.to_numpy()[:, None] - mean.to_numpy()

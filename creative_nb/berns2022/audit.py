@@ -23,6 +23,7 @@ def greedy_share(sets: Count = 20, points: Count = 11) -> tuple[float, float]:
         found.append((pure_diversity(d) / weitzman(d), spanning_length(d) / weitzman(d)))
     return tuple(np.mean(found, axis=0))
 
+# %% ../../nbs/berns2022/97_audit.ipynb #aa981472
 @checked
 def largest_edge_share(n: Count = 128) -> float:
     "The share of the largest edge in pure diversity with the printed Minkowski distance of order 0.1, of shapes."
@@ -36,6 +37,7 @@ def annealing_gradients() -> tuple[float, float]:
     kl = torch.tensor(3.0, requires_grad=True)
     return tuple(torch.autograd.grad(4 * f(kl - 5), kl)[0].item() for f in (lambda x: x, torch.abs))
 
+# %% ../../nbs/berns2022/97_audit.ipynb #877f064f
 @checked
 def specks(pixels: Count = 20) -> tuple[int, int]:
     "How many of the five base shapes' variations have fewer pixels than that, and of how many."

@@ -51,6 +51,7 @@ def _wide(evidence: Evidence, d: str, value: str = "pure_diversity") -> pd.DataF
     rows = measured(evidence, "expansion", d, SETS)
     return rows.pivot_table(index=["latent", "regime", "replicate"], columns="set", values=value) if len(rows) else rows
 
+# %% ../../nbs/berns2022/98_claims.ipynb #ae2d124c
 @claim("Expressivity", "A model's expressivity, the coverage of a domain's range of parameter values, is bound by its "
        "training data.", "In no run is latent search more diverse than the shapes that the model was trained on.")
 def bound_by_data(evidence):
@@ -70,6 +71,7 @@ def bound_by_reconstruction(evidence):
             ratio = row["latent search"] / row["reconstructed"]
             yield case_from(" ".join(map(str, key)), f"{ratio:.2f} of it", 0.75 <= ratio <= 1.25, ratio)
 
+# %% ../../nbs/berns2022/98_claims.ipynb #362f0364
 @claim("Expressivity", "Latent search pays for its lower diversity with nothing in fitness.",
        "The total fitness of its elites is at most 2 % lower, in the mean of each configuration.")
 def fitness(evidence):
@@ -98,6 +100,7 @@ def _means(evidence: Evidence, d: str) -> pd.DataFrame:
     rows = measured(evidence, "evenness", d, EVEN)
     return rows.groupby(["case", "training"], sort=False)[EVEN[3:]].mean() if len(rows) else rows
 
+# %% ../../nbs/berns2022/98_claims.ipynb #2b86b349
 def _pairs(evidence: Evidence, column: str, one: str, other: str):
     "Where, and the values of two trainings."
     for d in evidence.settings:
@@ -119,6 +122,7 @@ def frequency(evidence):
             yield below(f"{d}, {case}", "gap", even.loss_rare - even.loss_common, plain.loss_rare - plain.loss_common,
                         "imbalanced")
 
+# %% ../../nbs/berns2022/98_claims.ipynb #b28f2de0
 @claim("Data vs Algorithm", "Less frequent features will be deemed less likely and might even not be covered at all.",
        "The share of rare classes among sure samples is below their share of the training images.")
 def amplified(evidence):
@@ -135,6 +139,7 @@ def weighting(evidence):
     for where, a, b in _pairs(evidence, "evenness_sure", "drawn by class", "imbalanced"):
         yield above(where, "evenness", a, b, "imbalanced")
 
+# %% ../../nbs/berns2022/98_claims.ipynb #af93c2d0
 @claim("Data vs Algorithm", "Without labels weights even out, too.",
        "Weights by density in the classifier's features, by density in the model's latents, and diversity weights.")
 def without_labels(evidence):
@@ -153,6 +158,7 @@ def only_the_data(evidence):
             best = min(means.loc[(case, w), "loss_rare"] for w in ways)
             yield below(f"{d}, {case}", "loss of rare", means.loc[(case, "balanced data"), "loss_rare"], best, "best")
 
+# %% ../../nbs/berns2022/98_claims.ipynb #0e8faf34
 @claim("Data vs Algorithm", "Biases could be mitigated by adaptations to the algorithms.",
        "A re-weighted training closes at least half of the gap in evenness to as many balanced data.")
 def algorithms(evidence):

@@ -35,6 +35,7 @@ def class_sizes(case: Text, classes: Count, largest: Count, smallest: Count, see
     sizes[two[0]], sizes[two[1]] = largest, max(1, largest // 20)
     return sizes
 
+# %% ../../nbs/berns2022/04_evenness.ipynb #8e3a5f84
 @checked
 def with_sizes(data: ImageData, sizes: list[Whole], seed: Seed) -> ImageData:
     "The data set with so many training images of each class; validation and test images of those classes only."
@@ -43,6 +44,7 @@ def with_sizes(data: ImageData, sizes: list[Whole], seed: Seed) -> ImageData:
     return replace(data, train=data.train[imbalanced(data.train.labels, sizes, seed)], valid=part(data.valid),
                    test=part(data.test))
 
+# %% ../../nbs/berns2022/04_evenness.ipynb #135ad04e
 def evened(sizes: list[int], labels: torch.Tensor) -> list[int]:
     "The same number of images, as many of each class that there are any of."
     used = [k for k, n in enumerate(sizes) if n]
@@ -75,6 +77,7 @@ def by_class(labels: torch.Tensor, classes: int, power: float = 1.0) -> list[flo
     weights = torch.where(counts > 0, counts.clamp(min=1) ** -power, 0.0)
     return (weights * len(labels) / (weights * counts).sum()).tolist()
 
+# %% ../../nbs/berns2022/04_evenness.ipynb #42358558
 @torch.no_grad()
 def own_latents(model: VAE, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.encode(as_float(images[s])) for s in batches(len(images), 1000)])
@@ -113,6 +116,7 @@ def evenness(probabilities: torch.Tensor, classes: list[Whole], rare: list[Whole
     return {"evenness": spread(p.mean(0)), "evenness_sure": spread(counts) if len(sure) else np.nan,
             "rare_share_sure": counts[at].sum().item(), "share_sure": len(sure) / len(p)}
 
+# %% ../../nbs/berns2022/04_evenness.ipynb #ae0250ca
 @checked
 def sampled(model: VAE, n: Count, seed: Seed) -> torch.Tensor:
     "Images of latents from the prior."
@@ -125,6 +129,7 @@ def _elbo(model: VAE, part) -> float:
     losses = evaluate(model, part)
     return losses["nll"] + losses["kl"]
 
+# %% ../../nbs/berns2022/04_evenness.ipynb #5997d343
 @checked
 def judged(run: Run, models: dict, data: ImageData, sizes: list[Whole], samples: Count, seed: Seed) -> list[dict]:
     "A row for each training."

@@ -39,6 +39,7 @@ def features_of(vae, masks: np.ndarray) -> Callable:
     low, span = known.amin(0), (known.amax(0) - known.amin(0)).clamp(min=1e-9)
     return lambda images: ((vae.encode(images) - low) / span).double().numpy()
 
+# %% ../../nbs/berns2022/02_expansion.ipynb #f6a4688d
 @torch.no_grad()
 def by_parameters(vae, masks: np.ndarray) -> Callable:
     "What a search in parameters evaluates: genomes to fitness and features."
@@ -48,6 +49,7 @@ def by_parameters(vae, masks: np.ndarray) -> Callable:
         with torch.no_grad(): return point_symmetry(made), features(torch.from_numpy(made[:, None]).float())
     return evaluate
 
+# %% ../../nbs/berns2022/02_expansion.ipynb #b9bb4c64
 @torch.no_grad()
 def by_latents(vae, masks: np.ndarray, threshold: float) -> Callable:
     "What a search in latents evaluates: an image of several pieces has no fitness."
@@ -107,6 +109,7 @@ def replicate(run: Run, latent: Count, number: Whole, generations: Whole, elites
         save_tensors(path, kept, asked)
     return artifact(path, make)
 
+# %% ../../nbs/berns2022/02_expansion.ipynb #72c0cfde
 @checked
 def sets_of(path: Path) -> dict[tuple[str, str], np.ndarray]:
     "The masks (N, H, W) of a replicate by regime and set."

@@ -22,6 +22,7 @@ def shape_errors(vae, masks: np.ndarray, threshold: float) -> np.ndarray:
     made = thresholded(vae.decode(vae.encode(images)), threshold)
     return (made != masks).sum((1, 2)) / np.maximum(masks.sum((1, 2)), 1)
 
+# %% ../../nbs/berns2022/01_expressivity.ipynb #4a81076d
 @torch.no_grad()
 def latent_distances(vae, seen: np.ndarray, unseen: np.ndarray) -> dict[str, float]:
     "Mean distance of an unseen shape to a seen one, and between unseen ones, in units of that between seen ones."
