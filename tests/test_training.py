@@ -190,7 +190,7 @@ def test_the_same_settings_have_one_key():
 
 @pytest.mark.parametrize("old,new,whose", [
     ("optimizer.step()", "optimizer.step(); optimizer.step()", "both"), ("m.abs() <", "m <", "both"),
-    ("torch.randperm(len(split))", "torch.arange(len(split))", "both"), ("v.half()", "v", "both"),
+    ("split.order()", "torch.arange(len(split))", "both"), ("v.half()", "v", "both"),
     ("int.from_bytes(", "1 + int.from_bytes(", "both"), ("decay: PartOf = 0.5", "decay: PartOf = 0.4", "both"),
     ("init: Init", "init: str", "nobody"),
     ("lr=schedule.lr", "lr=schedule.lr / 2", "both"), ("nn.init.zeros_(m.bias)", "nn.init.ones_(m.bias)", "both"),
