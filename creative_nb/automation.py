@@ -11,7 +11,7 @@ import json, warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args, Literal
 
 import numpy as np, pandas as pd, torch
 from sklearn.decomposition import PCA
@@ -90,7 +90,7 @@ def load_choice(path: File) -> Choice:
 
 # %% ../nbs/14_automation.ipynb #3006c776
 Target = Literal["fidelity", "diversity", "novelty"]
-TARGETS = ("fidelity", "diversity", "novelty")
+TARGETS = get_args(Target)
 
 def _principal(pictures: torch.Tensor) -> Callable:
     "A function of images: their first principal components, by those of `pictures`."

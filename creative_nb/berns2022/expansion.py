@@ -77,9 +77,8 @@ def regime(run: Run, genomes: np.ndarray, latent: int, name: str, generations: i
     start, n = vae.encode(torch.from_numpy(known[:, None]).float()), len(genomes)
     box, draw = np.array([[-BOUND, BOUND]] * latent), torch.Generator().manual_seed(seed)
     options = dict(generations=generations, elites=n, seed=seed)
-    with torch.enable_grad():
-        first = illuminate(by_parameters(vae, known), LIMITS, genomes, **options)
-        second = illuminate(by_latents(vae, known, threshold), box, start.double().numpy(), **options)
+    first = illuminate(by_parameters(vae, known), LIMITS, genomes, **options)
+    second = illuminate(by_latents(vae, known, threshold), box, start.double().numpy(), **options)
     z = torch.from_numpy(second.data("solution")).float()
     prior = torch.randn(n, latent, generator=draw)
     anywhere = BOUND * (2 * torch.rand(n, latent, generator=draw) - 1)
