@@ -122,6 +122,12 @@ def embedded(self: SmallBigGAN, z: torch.Tensor, embeddings: torch.Tensor) -> to
     for block, chunk in zip(self.blocks, chunks): h = block(h, torch.cat([embeddings, chunk], 1))
     return (self.out(h).float().tanh() + 1) / 2
 
+# %% ../nbs/01c_biggan.ipynb #7d1cdf26
+@patch
+def class_embeddings(self: SmallBigGAN) -> torch.Tensor:
+    "The shared embedding of each class (classes, embedding), as trained."
+    return self.shared.weight.detach()
+
 # %% ../nbs/01c_biggan.ipynb #474cc951
 @patch
 @checked

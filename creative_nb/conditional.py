@@ -10,10 +10,9 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from .biggan import SmallBigGAN, without_spectral_norm
+from .biggan import without_spectral_norm
 from .checks import check_tensor, checked, Count, Seed, shown
 from .core import batches, patch, standard_normal
-from .gan import ConditionalGenerator
 from .generators import Embeddings, Generator, Range
 
 # %% ../nbs/02d_conditional.ipynb #b6b8c92a
@@ -103,17 +102,11 @@ def as_generator(self: ClassConditional) -> Generator:
 # %% ../nbs/02d_conditional.ipynb #dd33a33c
 @checked
 def conditional(model: nn.Module, name: str = "") -> ClassConditional:
-    """A `SmallBigGAN` with its table, or a `ConditionalGenerator` with a one-hot one, in evaluation mode.
-    TypeError for another network: wrap that in `ClassConditional`."""
-    if isinstance(model, SmallBigGAN):
-        plain = without_spectral_norm(model)
-        table = plain.shared.weight
-    elif isinstance(model, ConditionalGenerator):
-        plain = model.eval()
-        table = torch.eye(model.config["classes"], device=next(model.parameters()).device)
-    else:
+    """A network with `embedded` and `class_embeddings`, such as `SmallBigGAN` or `ConditionalGenerator`: a copy in
+    evaluation mode with its table. TypeError for another network: wrap that in `ClassConditional`."""
+    if not (hasattr(model, "embedded") and hasattr(model, "class_embeddings")):
         raise TypeError(f"model={shown(model)}: expected a SmallBigGAN or a ConditionalGenerator; "
                         "for another network call ClassConditional(function, table, latent_shape)")
-    plain.requires_grad_(False)
-    return ClassConditional(plain.embedded, table, (model.config["latent"],), module=plain,
+    plain = without_spectral_norm(model).requires_grad_(False)
+    return ClassConditional(plain.embedded, plain.class_embeddings(), (model.config["latent"],), module=plain,
                             name=name or type(model).__name__)

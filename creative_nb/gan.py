@@ -101,6 +101,12 @@ def forward(self: ConditionalGenerator, z: torch.Tensor, labels: torch.Tensor) -
     _check_classes(labels, len(z), self.config["classes"])
     return self.embedded(z, F.one_hot(labels, self.config["classes"]).to(z))
 
+# %% ../nbs/01b_gan.ipynb #5b4f8c3b
+@patch
+def class_embeddings(self: ConditionalGenerator) -> torch.Tensor:
+    "What `embedded` takes for each class (classes, classes): one-hot."
+    return torch.eye(self.config["classes"], device=next(self.parameters()).device)
+
 # %% ../nbs/01b_gan.ipynb #f362a967
 @patch
 def by_class(self: ConditionalGenerator) -> Generator:

@@ -26,6 +26,25 @@ def networks():
     return generator, classifier
 
 
+def test_any_network_that_says_its_class_embeddings():
+    class Own(nn.Module):
+        def __init__(self, latent=2, width=3):
+            super().__init__()
+            self.config, self.table = {"latent": latent, "width": width}, nn.Parameter(torch.randn(5, width))
+
+        def embedded(self, z, embeddings): return (z.sum(1) + embeddings.sum(1)).reshape(-1, 1, 1, 1).sigmoid()
+
+        def class_embeddings(self): return self.table.detach()
+
+    net = Own()
+    generator = conditional(net)
+    assert torch.equal(generator.embeddings, net.table) and generator.name == "Own"
+    assert generator.sample(generator.latents(4, seed=0), generator.embeddings[0]).shape == (4, 1, 1, 1)
+    assert net.table.requires_grad and not generator.module.table.requires_grad  # a copy
+    del Own.class_embeddings
+    with pytest.raises(TypeError, match="model=Own"): conditional(Own())
+
+
 def one_trial(generator, classifier, recipe, target, trial, seed=0):
     "The embedding that one search finds, written as the thesis tells it, one step after the other."
     name = lambda what, *more: " ".join(map(str, (what, target, trial, *more)))
