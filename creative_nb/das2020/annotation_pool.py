@@ -16,6 +16,7 @@ from ..core import rng
 from .samples import classify, fit_filter, show
 from ..experiment import Run
 from ..distributions import classifier_entropy
+from ..images import as_float
 from ..novelty import CreativityFilter
 from ..runs import record
 
@@ -83,7 +84,7 @@ def reference_images(run: Run, n: Whole) -> torch.Tensor:
     "`n` training images, in random order, for annotators to look at first."
     train = run.networks.data.train
     order = torch.from_numpy(rng(run.setting.seed, "primer").permutation(len(train))[:n])
-    return train.images[order.to(train.images.device)].cpu()
+    return as_float(train.images[order.to(train.images.device)]).cpu()
 
 # %% ../../nbs/das2020/06_annotation_pool.ipynb #6d687a3e
 @checked

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from ..core import rng
 from .metric_sweep import axis_label
 from ..experiment import Run, set_style
+from ..images import as_float
 from ..methods import Regular
 
 # %% ../../nbs/das2020/04_interpolation.ipynb #a83b1e0d
@@ -37,7 +38,7 @@ def interpolate(run: Run, n: int, positions: int) -> tuple[np.ndarray, torch.Ten
 def plot_lines(run: Run, rows: int, positions: int):
     "Figure of images along `rows` lines, the training images at both ends."
     _, between = interpolate(run, rows, positions)
-    ends = [run.networks.data.train.images[i.to(between.device)][None] for i in pairs(run, rows)]
+    ends = [as_float(run.networks.data.train.images[i.to(between.device)])[None] for i in pairs(run, rows)]
     strip, size = torch.cat([ends[0], between, ends[1]]).cpu(), (0.8 * (positions + 2), 0.85 * rows)
     fig, axes = plt.subplots(rows, positions + 2, figsize=size, layout="constrained", squeeze=False)
     for r, c in np.ndindex(rows, positions + 2):
