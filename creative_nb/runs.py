@@ -143,19 +143,34 @@ def read_table(path: File) -> pd.DataFrame:
 # %% ../nbs/09_runs.ipynb #b15a208b
 @checked
 def small_png(picture: bytes, tolerance: Whole = 8) -> bytes:
-    """The same PNG in shades of grey if it has no colour, or with a palette of 256 colours or, if a pixel would move by
-    more than `tolerance` of 255, with each channel rounded to levels so close that none moves by more."""
+    """The same PNG in shades of grey if it has no colour, or in fewer colours: those of areas as they are, and no pixel
+    moved by more than `tolerance` of 255."""
     from PIL import Image
     try: image = Image.open(io.BytesIO(picture)).convert("RGB")
     except (OSError, SyntaxError) as e: raise ValueError(f"picture={shown(picture)}: expected a PNG") from e
-    few, pixels = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE), np.asarray(image)
-    if (pixels == pixels[:, :, :1]).all(): return min(_png(image.convert("L")), _png(few), key=len)
-    if np.abs(pixels.astype(int) - np.asarray(few.convert("RGB"), int)).max() <= tolerance: return _png(few)
-    levels = np.linspace(0, 255, 1 + -(-255 // max(1, 2 * tolerance))).round().astype(int)
-    nearest = levels[np.abs(np.arange(256)[:, None] - levels).argmin(1)].astype(np.uint8)
-    rounded = Image.fromarray(nearest[pixels])
-    return _png(rounded.quantize(256) if rounded.getcolors(256) else rounded)
+    pixels = np.asarray(image)
+    if (pixels == pixels[:, :, :1]).all(): return _png(image.convert("L"))
+    few = image if image.getcolors(256) else Image.fromarray(_few_colours(pixels, tolerance))
+    return _png(few.quantize(256, dither=Image.Dither.NONE) if few.getcolors(256) else few)
 
+# %% ../nbs/09_runs.ipynb #7306ce1a
+def _few_colours(pixels: np.ndarray, tolerance: int, areas: int = 64) -> np.ndarray:
+    "Pixels as close to the colour of an area, a two-thousandth or more, take it; of the others, channels are rounded."
+    colours, where, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    frequent, others = np.argsort(-counts, kind="stable")[:areas], colours.astype(int)
+    frequent = frequent[counts[frequent] >= len(where.ravel()) / 2000]
+    new = _rounded(tolerance)[colours]
+    for i in frequent[::-1]: new[(np.abs(others - others[i]) <= tolerance).all(1)] = colours[i]
+    new[frequent] = colours[frequent]
+    return new[where.ravel()].reshape(pixels.shape)
+
+# %% ../nbs/09_runs.ipynb #32f5216a
+def _rounded(tolerance: int) -> np.ndarray:
+    "For each value of a channel the nearest of levels that are so close that it moves by no more than the tolerance."
+    levels = np.linspace(0, 255, 1 + -(-255 // max(1, 2 * tolerance))).round().astype(int)
+    return levels[np.abs(np.arange(256)[:, None] - levels).argmin(1)].astype(np.uint8)
+
+# %% ../nbs/09_runs.ipynb #f577967d
 def _png(image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -23,6 +23,7 @@ from ..core import batches, standard_normal
 from ..data import Split
 from ..decode import CreativeDecoder
 from ..experiment import Run, set_style
+from ..images import as_float
 from ..methods import METHODS, Correlation, DeclaredMethod, Method, Regular, TooFewNeurons
 from ..models import Decoder
 from ..neurons import layer_activations, model_device
@@ -107,7 +108,7 @@ def against_peers(
 # %% ../../nbs/das2020/11_benchmarks.ipynb #ae4c7e8c
 class PerImage(Dataset):
     "Images kept as bytes, each turned into a float tensor when it is asked for."
-    def __init__(self, images: torch.Tensor): self.images = (images * 255).round().byte()
+    def __init__(self, images: torch.Tensor): self.images = (as_float(images) * 255).round().byte()
     def __len__(self): return len(self.images)
     def __getitem__(self, i): return self.images[i].float() / 255, 0
 
@@ -129,7 +130,7 @@ def textbook_epoch(model, loader: DataLoader, optimizer) -> float:
 def training_rows(run: Run, images: int, repetitions: int) -> list[dict]:
     "`train_epoch` against the usual loop, over the first `images` training images in batches of 128."
     train, seed = run.networks.data.train, run.setting.seed
-    part, model = Split(train.images[:images], train.labels[:images]), deepcopy(run.networks.vae)
+    part, model = Split(as_float(train.images[:images]), train.labels[:images]), deepcopy(run.networks.vae)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     ours = lambda: train_epoch(model, part, optimizer, 128, seed, 1)["loss"]
     first = ours()
