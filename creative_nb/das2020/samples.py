@@ -17,6 +17,7 @@ from ..core import batches, progress
 from .metric_sweep import axis_label
 from ..experiment import Run, set_style
 from ..distributions import classifier_entropy, fit_gaussian, frechet_distance
+from ..images import as_float
 from ..novelty import METRICS, CreativityFilter
 from ..distributions import inception_score, random_images
 
@@ -50,7 +51,7 @@ def classify(run: Run, images: torch.Tensor) -> dict[str, tuple[torch.Tensor, to
     "Logits and features by each in-domain classifier, by the data set it was trained on."
     found = {}
     for part, network in run.networks.classifiers.items():
-        parts = [network.features(images[s].to(run.setting.device)) for s in batches(len(images), 1000)]
+        parts = [network.features(as_float(images[s]).to(run.setting.device)) for s in batches(len(images), 1000)]
         features = torch.cat(parts)
         found[part] = network.out(features), features
     return found
