@@ -77,7 +77,7 @@ def curves(run: Run, score: ByClassifier, percents: Strengths, samples: Count) -
                          for m, p in progress(asked, desc="points") if applies_at(run, m, p)])
 
 # %% ../../nbs/das2019/02_fid_entropy.ipynb #cc437386
-LEVELS = {"test": ":", "regular": "--", "interpolation-2": (0, (5, 1, 1, 1, 1, 1)), "random-images": "-."}
+LEVELS = {"test": ":", "regular": "-", "interpolation-2": "--", "random-images": "-."}
 
 @checked
 def plot_curves(run: Run, table: pd.DataFrame, metric: Text, methods: list[Text], ax):
