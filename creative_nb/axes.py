@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 from sklearn.exceptions import NotFittedError
-from .checks import check_tensor, checked, Count, Seed, Text
+from .checks import check_tensor, checked, Count, Seed, shown, Text
 from .core import patch
 from .creativity import CreativityClassifier
 from .distributions import fid
@@ -193,6 +193,7 @@ def fit(self: Axes, images: torch.Tensor) -> Axes:
     check_tensor("images", images, ndim=4)
     self.features_, _ = looked_at(self.judge, images)
     apart = pairwise(self.features_[:2000])
+    if not apart.any(): raise ValueError(f"images={shown(images)}: expected images whose features differ")
     self.width_ = apart[apart > 0].median().item() / 2
     return self
 

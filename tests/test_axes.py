@@ -50,4 +50,5 @@ def test_without_novelty_its_columns_are_missing(axes):
 def test_what_cannot_be_measured_is_told(axes):
     with pytest.raises(NotFittedError): Axes(axes.judge).score(torch.rand(5, 1, 28, 28))
     with pytest.raises(ValueError, match="expected at most the 400 of `fit`"): axes.score(torch.rand(401, 1, 28, 28))
+    with pytest.raises(ValueError, match="features differ"): Axes(axes.judge).fit(torch.full((9, 1, 28, 28), 0.5))
     with pytest.raises(ValueError, match="registered already"): set_measure("fid", "fidelity", "again")
