@@ -123,9 +123,9 @@ def inception_score(
 ) -> tuple[float, float]:  # mean and standard deviation over the splits
     "Inception Score of a classifier's logits, each from 1 to the number of classes."
     _check_logits(logits)
-    if not splits <= len(logits):
-        raise ValueError(f"splits={splits}: expected 1 to {len(logits)}, the number of images")
-    log_p, edges = logits.double().log_softmax(1), [i * len(logits) // splits for i in range(splits + 1)]
+    if not 2 * splits <= len(logits):
+        raise ValueError(f"splits={splits}: expected at least two images for each, got {len(logits)}")
+    log_p, edges = logits.detach().double().log_softmax(1), [i * len(logits) // splits for i in range(splits + 1)]
     scores = torch.stack([_inception_score(log_p[i:j]) for i, j in zip(edges, edges[1:])])
     return scores.mean().item(), scores.std(correction=0).item()
 

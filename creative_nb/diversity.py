@@ -24,7 +24,7 @@ def pairwise(x: torch.Tensor, distance: Distance = "l2", p: Positive = 0.1) -> t
     which below 1 is no metric. ValueError for NaN."""
     check_tensor("x", x)
     check_memory("x", x, 8 * len(x) ** 2)
-    rows = x.flatten(1).double()
+    rows = x.detach().flatten(1).double()
     differ = _differing(rows) if bool(((rows == 0) | (rows == 1)).all()) else None
     if distance == "l2":
         if differ is not None: return differ.sqrt()

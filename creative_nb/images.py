@@ -27,6 +27,11 @@ IMAGE_SUFFIXES = {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".j
                   ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 NOT_DATA = {"desktop.ini", "thumbs.db"}  # what Windows leaves in folders of pictures
 
+# %% ../nbs/00a_images.ipynb #12ce0d15
+def _is_special(path: Path) -> bool:
+    "Whether it is there and no file: a pipe or a device, whose reading might never end."
+    return path.exists() and not path.is_file()
+
 # %% ../nbs/00a_images.ipynb #3ba3ea64
 def _visible_files(root: Path) -> list[Path]:
     """Files below `root` that are not hidden, through links, but not round in circles. OSError names an unreadable
@@ -38,8 +43,19 @@ def _visible_files(root: Path) -> list[Path]:
         above = {os.path.realpath(p) for p in folder.parents if p.is_relative_to(root)} if folder != root else set()
         if os.path.realpath(folder) in above: folders[:] = files[:] = []
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
-        found += [folder / f for f in files if not f.startswith(".") and f.lower() not in NOT_DATA]
+        found += [folder / f for f in files if not f.startswith(".") and f.lower() not in NOT_DATA
+                  and not _is_special(folder / f)]
     return sorted(found)
+
+# %% ../nbs/00a_images.ipynb #fb77e34f
+def _tell_of_same(root: Path, files: list[Path]):
+    "Warn of one file under several names, as links make them."
+    there = {p: p.stat() for p in files if p.exists()}
+    times = Counter((about.st_dev, about.st_ino) for about in there.values())
+    again = [p for p, about in there.items() if times[about.st_dev, about.st_ino] > 1]
+    if again: warnings.warn(f"root={root}: {len(again)} names are links to the same "
+                            f"{sum(n > 1 for n in times.values())} files, such as {again[-1].relative_to(root)}: each is "
+                            "an image of its own here", stacklevel=4)
 
 # %% ../nbs/00a_images.ipynb #b4f1c0ff
 @checked
@@ -57,7 +73,9 @@ def image_files(root: str | Path) -> list[Path]:
                           for suffix, n in Counter(p.suffix for p in others).items())
         warnings.warn(f"root={root}: left out {len(others)} files that are not read as images ({kinds}), "
                       f"such as {others[0].relative_to(root)}", stacklevel=3)
-    return [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    files = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    _tell_of_same(root, files)
+    return files
 
 # %% ../nbs/00a_images.ipynb #80b48629
 @checked
@@ -72,12 +90,14 @@ def folder_stamp(root: str | Path) -> str:
     return stamp.hexdigest()[:16]
 
 # %% ../nbs/00a_images.ipynb #1cc2b6de
-def _opened(path: Path) -> tuple[Image.Image, str]:
-    "The first picture of a file, upright, and the name of the format. ValueError names a file that cannot be read."
+def _opened(path: Path) -> tuple[Image.Image, str, bool]:
+    """The first picture of a file, upright, the name of the format, and whether the file holds more.
+    ValueError names a file that cannot be read."""
+    if _is_special(path): raise ValueError(f"{path}: expected a file")
     try:
         with Image.open(path) as image:
             image.load()
-            return ImageOps.exif_transpose(image), image.format
+            return ImageOps.exif_transpose(image), image.format, getattr(image, "n_frames", 1) > 1
     except Exception as e:  # Pillow's readers raise errors of every kind
         raise ValueError(f"{path}: expected a readable image, and Pillow says: {e}") from e
 
@@ -123,19 +143,31 @@ def height_width(size: Size | Count | None) -> tuple[int, int] | None:
     return size if size is None else (size, size) if is_number(size) else tuple(size)
 
 # %% ../nbs/00a_images.ipynb #9270ee55
+def _read(path: Path, size: Size | Count | None, square: bool) -> tuple[np.ndarray, bool]:
+    "The pixels of one file, and whether it holds more pictures."
+    image, form, several = _opened(path)
+    try: return _pixels(_on_white(image), form, height_width(size), square), several
+    except (ValueError, OSError) as e: raise ValueError(f"{path}: {e}") from e
+
+# %% ../nbs/00a_images.ipynb #8d245873
 @checked
 def read_image(path: str | Path, size: Size | Count | None = None, square: bool = False) -> np.ndarray:
     """(H, W, 1 or 3) float32 in [0, 1] of one file, as a viewer shows it, or of the `square` in its middle.
     ValueError names a file that cannot be read."""
-    image, form = _opened(Path(path))
-    try: return _pixels(_on_white(image), form, height_width(size), square)
-    except (ValueError, OSError) as e: raise ValueError(f"{path}: {e}") from e
+    return _read(Path(path), size, square)[0]
 
 # %% ../nbs/00a_images.ipynb #12ef8b29
 def _check_size(path: Path, pixels: np.ndarray, first: Path, size: tuple[int, int]):
     if pixels.shape[:2] != size:
         raise ValueError(f"{path} has size {pixels.shape[:2]} but {first} has {size}: "
                          "resize them, or pass size=(height, width)")
+
+def _tell_of_dark(images: np.ndarray):
+    "Warn of images that are nearly black, such as 12 bits in files of 16."
+    white = 255 if images.dtype == np.uint8 else 1
+    if images.max() < white / 8: warnings.warn(f"the brightest pixel of {len(images)} images is {images.max() / white:.1%} of "
+                                               "white: if fewer bits were used than the files have, scale them first",
+                                               stacklevel=4)
 
 def _tell_of_more(paths: Sequence[Path]):
     "Warn of files that hold several pictures, such as animations, of which the first was read."
@@ -157,12 +189,14 @@ def read_images(
     height, width = size or read_image(paths[0], None, square).shape[:2]
     check_memory("size", (height, width), (3 if as_bytes else 12) * len(paths) * height * width)
     images = np.empty((len(paths), height, width, 3), np.uint8 if as_bytes else np.float32)
+    more = []
     for i, path in enumerate(progress(paths, desc="reading")):
-        pixels = read_image(path, size, square)
+        pixels, several = _read(path, size, square)
+        if several: more.append(path)
         _check_size(path, pixels, paths[0], (height, width))
         images[i] = (255 * pixels).round() if as_bytes else pixels
-    _tell_of_more([path for path in paths if path.suffix.lower() in (".gif", ".tif", ".tiff", ".webp")
-                   and _several(path)])
+    _tell_of_more(more)
+    _tell_of_dark(images)
     return _channels_first(images)
 
 # %% ../nbs/00a_images.ipynb #7db7d651
@@ -170,7 +204,3 @@ def _channels_first(images: np.ndarray) -> torch.Tensor:
     "(N, C, H, W) of (N, H, W, 3), with one channel if the three are equal everywhere."
     grey = all((image[..., :1] == image).all() for image in images)
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images[..., :1] if grey else images, 3, 1)))
-
-# %% ../nbs/00a_images.ipynb #807e9b9c
-def _several(path: Path) -> bool:
-    with Image.open(path) as image: return getattr(image, "n_frames", 1) > 1

@@ -46,7 +46,7 @@ def inverse_density(features: torch.Tensor, k: Count = 10, power: Positive = 1.0
     "(N,): weights from features (N, ...). ValueError for no more than k images."
     check_tensor("features", features)
     if len(features) <= k: raise ValueError(f"k={k}: expected more than {k} images, got {len(features)}")
-    x = features.flatten(1).double().cpu().numpy()
+    x = features.detach().flatten(1).double().cpu().numpy()
     away = cKDTree(x).query(x, k + 1)[0][:, -1]
     return _shares(torch.from_numpy(np.maximum(away, 1e-12 * max(away.max(), 1e-300)) ** power))
 
@@ -58,7 +58,7 @@ def diversity_weights(features: torch.Tensor, balance: Share = 0.5, steps: Count
     """(N,): weights from features (N, D), by their directions. `balance` is the share of the entropy in the objective.
     ValueError for rows of zeros."""
     check_tensor("features", features, ndim=2)
-    x = features.double().cpu()
+    x = features.detach().double().cpu()
     lengths = x.norm(dim=1, keepdim=True)
     if bool((lengths == 0).any()): raise ValueError("features: a row of zeros has no direction, expected none")
     x = x / lengths

@@ -1,5 +1,6 @@
 "Data sets: splits, hashes, and every way a file can be missing or wrong."
 import gzip
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from creative_nb.core import repo_root
 from creative_nb.data import DATASETS, ImageData, Split, check_data, dataset, load_data
+from creative_nb.images import image_files, read_image, read_images
 
 RAW = repo_root() / "data/raw"
 needs_mnist = pytest.mark.skipif(not (RAW / "MNIST/raw").is_dir(), reason="real MNIST is not in data/raw")
@@ -323,3 +325,32 @@ def test_images_and_labels_swapped(tmp_path):
         idx(tmp_path / f"MNIST/raw/{part}-labels-idx1-ubyte", np.zeros((20, 28, 28)))
     with pytest.raises(ValueError, match="images-idx3-ubyte is truncated or damaged"):
         load_data("mnist", tmp_path, download=False)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    assert [p.name for p in image_files(tmp_path)] == ["a.png"]
+    with pytest.raises(ValueError, match="b.png: expected a file"): read_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name, form", [("a.png", "PNG"), ("a.jpg", "MPO"), ("a.gif", "GIF")])
+def test_more_pictures_in_one_file_are_told(tmp_path, name, form):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("white", "red", "blue")]
+    frames[0].save(tmp_path / name, form, save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="only the first was read: a"): read_images([tmp_path / name])
+
+
+def test_twelve_bits_in_sixteen_are_told(tmp_path):
+    ramp = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "scan.png")
+    with pytest.warns(UserWarning, match="brightest pixel of 1 images is 6.2% of white"):
+        read_images([tmp_path / "scan.png"])
+
+
+def test_a_class_that_links_to_another_is_told(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (4, 4), 255).save(tmp_path / "a" / "x.png")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.warns(UserWarning, match="2 names are links to the same 1 files"):
+        assert len(image_files(tmp_path)) == 2
