@@ -165,9 +165,9 @@ def _check_size(path: Path, pixels: np.ndarray, first: Path, size: tuple[int, in
 def _tell_of_dark(images: np.ndarray):
     "Warn of images that are nearly black, such as 12 bits in files of 16."
     white = 255 if images.dtype == np.uint8 else 1
-    if images.max() < white / 8: warnings.warn(f"the brightest pixel of {len(images)} images is {images.max() / white:.1%} of "
-                                               "white: if fewer bits were used than the files have, scale them first",
-                                               stacklevel=4)
+    if images.max() >= white / 8: return
+    warnings.warn(f"the brightest pixel of {len(images)} images is {images.max() / white:.1%} of white: if fewer bits "
+                  "were used than the files have, scale them first", stacklevel=4)
 
 def _tell_of_more(paths: Sequence[Path]):
     "Warn of files that hold several pictures, such as animations, of which the first was read."

@@ -352,5 +352,5 @@ def test_a_class_that_links_to_another_is_told(tmp_path):
     (tmp_path / "a").mkdir()
     Image.new("L", (4, 4), 255).save(tmp_path / "a" / "x.png")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    with pytest.warns(UserWarning, match="2 names are links to the same 1 files"):
+    with pytest.warns(UserWarning, match="2 names lead to one file"):
         assert len(image_files(tmp_path)) == 2
