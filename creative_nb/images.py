@@ -53,9 +53,10 @@ def _tell_of_same(root: Path, files: list[Path]):
     there = {p: p.stat() for p in files if p.exists()}
     times = Counter((about.st_dev, about.st_ino) for about in there.values())
     again = [p for p, about in there.items() if times[about.st_dev, about.st_ino] > 1]
-    if again: warnings.warn(f"root={root}: {len(again)} names are links to the same "
-                            f"{sum(n > 1 for n in times.values())} files, such as {again[-1].relative_to(root)}: each is "
-                            "an image of its own here", stacklevel=4)
+    if not again: return
+    same = sum(n > 1 for n in times.values())
+    warnings.warn(f"root={root}: {len(again)} names lead to {same if same > 1 else 'one'} file{'s' * (same > 1)}, such "
+                  f"as {again[-1].relative_to(root)}: each is an image of its own here", stacklevel=4)
 
 # %% ../nbs/00a_images.ipynb #b4f1c0ff
 @checked
