@@ -55,7 +55,7 @@ PARENT = "CREATIVE_NB_PARENT"  # environment variable, set inside of a run: the 
 def follow_parent():
     "Inside of a run: end this process and its group soon after its parent, as its children will."
     parent = int(os.environ.get(PARENT, 0))
-    if not parent: return
+    if not parent or ("SLURM_JOB_ID" in os.environ and os.getppid() != parent): return  # SLURM started it, and ends it
     def watch():
         while os.getppid() == parent: time.sleep(0.3)
         os.killpg(0, signal.SIGKILL)
