@@ -19,7 +19,7 @@ BIN := '$(VENV)/bin'
 INSTALLED := $(subst $(empty) ,\ ,$(VENV))/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper where annotate test test-faults test-cluster lab release readme lock install
+.PHONY: help paper where annotate test test-faults test-cluster lab release archive readme lock install
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo 'make test-cluster                       notebooks as jobs of a SLURM of one node, set up and taken down by the test'
 	@echo 'make lab                                JupyterLab on the notebooks'
 	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
+	@echo 'make archive                            the commit as a zip to deposit, with checksums, a list of results and metadata'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
 	@echo 'make lock                               write the versions installed here to requirements.lock; LOCKED=1 installs those'
 	@echo
@@ -67,6 +68,9 @@ readme: $(INSTALLED)
 # Minutes, as root, with Debian's slurmctld, slurmd, slurm-client and munge; not part of CI.
 test-cluster: $(INSTALLED)
 	CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -s tests/cluster
+
+archive: $(INSTALLED)
+	@$(BIN)/python -m creative_nb.archive
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab --notebook-dir nbs

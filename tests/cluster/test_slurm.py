@@ -1,5 +1,5 @@
-"""Notebooks of a small paper as jobs of a SLURM of one node: they run, one that is killed is resumed, and every table is
-what a run without a cluster makes. PAPER and ONLY choose others: all papers take an hour on two cores."""
+"""Notebooks of a small paper as jobs of a SLURM of one node: they run, one that is killed is resumed, and every table
+is what a run without a cluster makes. PAPER and ONLY choose others: all papers take an hour on two cores."""
 import os, shutil, subprocess, sys, time
 from pathlib import Path
 
@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAPER = os.environ.get("PAPER") or "das2019"
 ONLY = os.environ.get("ONLY", "01_novelty,04_samples")
 SMALL = ("--default-resources", "mem_mb=2000", "runtime=60", "--slurm-init-seconds-before-status-checks", "5")
+PARTS = ("creative_nb", "nbs", "data/published", "data/checkpoints", "profiles", "settings.ini", "Snakefile")
 missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
 pytestmark = pytest.mark.skipif(bool(missing) or os.getuid() != 0, reason=f"needs root and {missing}: see slurm.sh")
 
@@ -30,7 +31,7 @@ def copies(tmp_path_factory) -> tuple[Path, Path]:
     "Two copies of the checkout, without its runs."
     folder = tmp_path_factory.mktemp("copies")
     for name in ("alone", "cluster"):
-        for part in ("creative_nb", "nbs", "data/published", "data/checkpoints", "profiles", "settings.ini", "Snakefile"):
+        for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             (folder / name / part).parent.mkdir(parents=True, exist_ok=True)
             copy(ROOT / part, folder / name / part)
@@ -46,8 +47,9 @@ def start(root: Path, *options: str, **variables: str) -> subprocess.Popen:
 
 def jobs(cluster: dict, state: str) -> list[str]:
     "Numbers of the jobs in a state."
-    return subprocess.run(["squeue", "-h", "-t", state, "-o", "%A"], env=os.environ | cluster, capture_output=True, text=True,
-                          check=True).stdout.split()
+    done = subprocess.run(["squeue", "-h", "-t", state, "-o", "%A"], env=os.environ | cluster, capture_output=True,
+                          text=True, check=True)
+    return done.stdout.split()
 
 
 
