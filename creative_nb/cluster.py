@@ -23,11 +23,13 @@ def slurm_profile(
     memory: Count = 8000,  # megabytes
     minutes: Count = 720,
     gpus: Whole = 0,
+    accounting: bool = True,  # whether the cluster keeps accounts, which `sacct` reads; without, `squeue` is asked
 ) -> dict:
     "Options of Snakemake that run each notebook as a job of SLURM."
     asked = {"mem_mb": memory, "runtime": minutes, "slurm_partition": partition, "slurm_account": account,
              "slurm_extra": f"'--gres=gpu:{gpus}'" if gpus else ""}
     return {"executor": "slurm", "jobs": jobs, "cores": jobs * cores, "max-threads": cores, "latency-wait": 60,
+            "slurm-status-command": "sacct" if accounting else "squeue",
             **({} if account else {"slurm-no-account": True}),
             "default-resources": [f"{k}={v}" for k, v in asked.items() if v]}
 
@@ -73,6 +75,7 @@ def _arguments() -> argparse.ArgumentParser:
     for name in ("paper", "volume"): kube.add_argument(name)
     for name in ("image", "scale"): kube.add_argument(f"--{name}")
     for name in ("partition", "account"): slurm.add_argument(f"--{name}")
+    slurm.add_argument("--no-accounting", dest="accounting", action="store_false")
     for name in ("jobs", "minutes"): slurm.add_argument(f"--{name}", type=int)
     for name in ("cores", "memory", "gpus"): [p.add_argument(f"--{name}", type=int) for p in (slurm, kube)]
     return parser

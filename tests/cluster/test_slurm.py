@@ -11,7 +11,8 @@ from creative_nb.runs import read_table
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = os.environ.get("PAPER") or "das2019"
 ONLY = os.environ.get("ONLY", "01_novelty,04_samples")
-SMALL = ("--default-resources", "mem_mb=2000", "runtime=60", "--slurm-init-seconds-before-status-checks", "5")
+SMALL = ("--default-resources", "mem_mb=2000", "runtime=60", "--slurm-init-seconds-before-status-checks", "5",
+         "--slurm-status-command", "squeue")  # no accounts are kept here
 PARTS = ("creative_nb", "nbs", "data/published", "data/checkpoints", "profiles", "settings.ini", "Snakefile")
 missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
 pytestmark = pytest.mark.skipif(bool(missing) or os.getuid() != 0, reason=f"needs root and {missing}: see slurm.sh")
@@ -63,18 +64,18 @@ def test_jobs_of_slurm_survive_a_kill_and_find_what_a_local_run_finds(cluster, c
     assert first.poll() is None and running, first.communicate()[0]
     time.sleep(15)  # inside of the notebook, or of what it imports
     subprocess.run(["scancel", running[0]], env=os.environ | cluster, check=True)
-    out = first.communicate(timeout=900)[0]
+    out = first.communicate(timeout=600)[0]
     print("a job was killed:", out[-600:], sep="\n")
     assert first.returncode != 0 and "the same command resumes it" in out
 
     again = start(shared, "--profile", "profiles/slurm", *SMALL, **cluster)
-    out = again.communicate(timeout=900)[0]
+    out = again.communicate(timeout=600)[0]
     print("resumed:", out[-600:], sep="\n")
     assert again.returncode == 0, out[-4000:]
     assert len(jobs(cluster, "COMPLETED")) >= 1
 
     local = start(alone, "--cores", "1")
-    out = local.communicate(timeout=900)[0]
+    out = local.communicate(timeout=600)[0]
     assert local.returncode == 0, out[-4000:]
     tables = sorted(p.relative_to(alone) for p in (alone / "runs/smoke").rglob("tables/*.csv"))
     assert tables and tables == sorted(p.relative_to(shared) for p in (shared / "runs/smoke").rglob("tables/*.csv"))
