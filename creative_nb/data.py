@@ -253,7 +253,7 @@ def loader(name: str) -> Loader:
 @checked
 def load_data(
     name: str,  # digits, mnist, fmnist, combined, folder, blobs, celeba, wikiart, or one that an extension registers
-    root: str | Path = "data/raw",  # where the sets are kept, from the root of the checkout if there is one; for `folder`, the images
+    root: str | Path = "data/raw",  # where the sets are kept, from the root of a checkout; for `folder`, the images
     *,
     size: Size | Count | None = None,  # for `folder`: resize to (height, width), or to a square
     split_seed: Seed = 0,  # decides which training images are held out for validation

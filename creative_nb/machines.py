@@ -45,7 +45,7 @@ def compare_tables(
     relative: NotNegative = RELATIVE,
     absolute: NotNegative = ABSOLUTE,
 ) -> pd.DataFrame:
-    """A row a column of ours: `cells`, how many are `off` by more than the tolerance, the `largest` relative difference.
+    """A row a column of ours: `cells`, how many are `off`, beyond the tolerance, and the `largest` relative difference.
     ValueError if rows or columns of ours are not in theirs."""
     if missing := [c for c in ours if c not in theirs]: raise ValueError(f"theirs has no column {', '.join(missing)}")
     ours, theirs = _aligned(ours, theirs)
@@ -58,8 +58,8 @@ def compare_tables(
 def _tables(folder: Path) -> dict[str, Path]:
     "The tables below a folder, by their paths without `tables`."
     if not folder.is_dir(): raise FileNotFoundError(f"no folder {folder}")
-    parts = {p: [x for x in p.relative_to(folder).with_suffix("").parts if x != "tables"] for p in folder.rglob("*.csv")}
-    return {"/".join(names): p for p, names in sorted(parts.items())}
+    names = lambda path: (x for x in path.relative_to(folder).with_suffix("").parts if x != "tables")
+    return {"/".join(names(path)): path for path in sorted(folder.rglob("*.csv"))}
 
 def _seconds(table: Path) -> float:
     about = table.with_suffix(".json")
@@ -84,7 +84,7 @@ def compare_runs(
     relative: NotNegative = RELATIVE,
     absolute: NotNegative = ABSOLUTE,
 ) -> pd.DataFrame:
-    "A row a table of theirs: cells, how many are off, the largest relative difference and its column, seconds, problems."
+    "A row a table of theirs: cells, how many are off, the largest difference and its column, seconds, problems."
     a, b = _tables(Path(ours)), _tables(Path(theirs))
     rows = [_row(n, a[n], b[n], relative, absolute) if n in a else {"table": n, "problem": "not among ours"} for n in b]
     rows += [{"table": n, "problem": "not among theirs"} for n in a if n not in b]
@@ -95,7 +95,7 @@ MOST = 0.1  # of the cells compared
 
 @checked
 def verdict(found: pd.DataFrame) -> str:
-    "One line over a comparison; it starts with `different` if more than a tenth of the cells are off, or none is there."
+    "One line over a comparison: `different` if more than a tenth of the cells are off, or there is none."
     cells, off = int(found.cells.sum()), int(found.off.sum())
     word = "different" if not cells or off > MOST * cells else "alike"
     return f"{word}: {off} of {cells} cells are off in {int(found.cells.notna().sum())} tables, " \
@@ -104,9 +104,10 @@ def verdict(found: pd.DataFrame) -> str:
 # %% ../nbs/10g_machines.ipynb #73164ea8
 def main(argv: list[str] | None = None):
     "Command line: compare two folders of tables."
-    parser = argparse.ArgumentParser(prog="python -m creative_nb.machines", description="Compare tables of two machines.")
+    parser = argparse.ArgumentParser(prog="python -m creative_nb.machines", description="Compare two runs' tables.")
     for name in ("ours", "theirs"): parser.add_argument(name)
-    for name, usual in (("relative", RELATIVE), ("absolute", ABSOLUTE)): parser.add_argument(f"--{name}", type=float, default=usual)
+    parser.add_argument("--relative", type=float, default=RELATIVE)
+    parser.add_argument("--absolute", type=float, default=ABSOLUTE)
     parser.add_argument("--csv", default="", help="write the comparison to this file")
     a = parser.parse_args(argv)
     try: found = compare_runs(a.ours, a.theirs, a.relative, a.absolute)

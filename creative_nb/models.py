@@ -244,8 +244,8 @@ def _checkpoints(folder: str | Path | None) -> Path:
     if folder := folder or os.environ.get("CREATIVE_NB_CHECKPOINTS"): return Path(folder).expanduser().absolute()
     try: return from_root(CHECKPOINTS)
     except FileNotFoundError as e:
-        raise FileNotFoundError(f"the wheel brings no checkpoints: copy {CHECKPOINTS} of the repository, and name it by "
-                                "folder=... or the environment variable CREATIVE_NB_CHECKPOINTS") from e
+        raise FileNotFoundError(f"the wheel brings no checkpoints: copy {CHECKPOINTS} of the repository, and name it "
+                                "by folder=... or the environment variable CREATIVE_NB_CHECKPOINTS") from e
 
 # %% ../nbs/01_models.ipynb #082a19d1
 def _published_sums() -> dict[str, str]:
@@ -259,8 +259,9 @@ def check_published(path: File):
     "ValueError if a file under the name of a published checkpoint is another one."
     with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()
     expected = _published_sums().get(Path(path).name, found)
-    if found != expected: raise ValueError(f"{path}: SHA-256 {found[:12]}..., expected {expected[:12]}..., the published "
-                                           "file's; load_model reads networks of your own")
+    if found == expected: return
+    raise ValueError(f"{path}: SHA-256 {found[:12]}..., expected {expected[:12]}..., the published file's; load_model "
+                     "reads networks of your own")
 
 # %% ../nbs/01_models.ipynb #e58edc7f
 @checked

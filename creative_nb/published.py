@@ -191,7 +191,7 @@ def side_by_side(
     ratio: bool = False,  # a third column, measured / printed
     name: str = "measured",  # heading of the measured columns
 ):
-    "A Styler: printed rows with measured values in adjacent columns, shaded by deviation; a dash where nothing was measured."
+    "A Styler: printed rows with measured values beside them, shaded by deviation; a dash where nothing was measured."
     keys, kinds = key_columns(printed) if keys is None else list(keys), ["printed", name] + ["ratio"] * ratio
     wide = _wide(compare(measured, printed, keys).rename(columns={"measured": name}), keys, [*kinds, "deviation"])
     table = pd.DataFrame({(c, kind): wide[kind][c] for c in wide["printed"] for kind in kinds})
