@@ -11,6 +11,7 @@ VENV ?= .venv
 LOCKED ?=
 KILLS ?= 100
 SEED ?= 0
+CLUSTER ?=
 
 # Paths may have spaces: quoted for the shell, with a backslash for make.
 empty :=
@@ -18,7 +19,7 @@ BIN := '$(VENV)/bin'
 INSTALLED := $(subst $(empty) ,\ ,$(VENV))/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper where annotate test test-faults lab release readme lock install
+.PHONY: help paper where annotate test test-faults test-cluster lab release archive readme lock install
 .DEFAULT_GOAL := help
 
 help:
@@ -26,19 +27,22 @@ help:
 	@echo 'make paper PAPER=das2020 SCALE=paper    one paper at its own settings; the same command resumes an interrupted run'
 	@echo 'make paper SETTINGS=mnist               one setting, or any data set; ONLY=03_metric_sweep for one notebook and what it needs'
 	@echo 'make paper SETTINGS=folder ROOT=pictures SIZE=28x28   your own images, one folder a class, resized to HEIGHTxWIDTH'
+	@echo 'make paper PAPER=das2020 CLUSTER=slurm  the notebooks as jobs of a cluster, by profiles/slurm: see nbs/10e_cluster.ipynb'
 	@echo 'make where PAPER=das2020                where each printed table and figure is made again; ITEM="Table 5 low-active 5 recon_distance"'
 	@echo 'make annotate DATASET=digits            the human study in a browser, on the images of a run; PAPER and SCALE as above'
 	@echo 'make test                               everything CI runs'
 	@echo 'make test-faults                        what survives kills, full disks and damage; KILLS=100 SEED=0'
+	@echo 'make test-cluster                       notebooks as jobs of a SLURM of one node, set up and taken down by the test'
 	@echo 'make lab                                JupyterLab on the notebooks'
 	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
+	@echo 'make archive                            the commit as a zip to deposit, with checksums, a list of results and metadata'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
 	@echo 'make lock                               write the versions installed here to requirements.lock; LOCKED=1 installs those'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
 
 paper: $(INSTALLED)
-	@$(PIPELINE) run "$(SCALE)" --paper "$(PAPER)" --settings "$(SETTINGS)" --only "$(ONLY)" --root "$(ROOT)" --size "$(SIZE)"
+	@$(PIPELINE) run "$(SCALE)" --paper "$(PAPER)" --settings "$(SETTINGS)" --only "$(ONLY)" --root "$(ROOT)" --size "$(SIZE)"$(if $(CLUSTER), --profile "profiles/$(CLUSTER)")
 
 ITEM ?=
 where: $(INSTALLED)
@@ -60,6 +64,13 @@ release: $(INSTALLED)
 
 readme: $(INSTALLED)
 	@$(PIPELINE) readme
+
+# Minutes, as root, with Debian's slurmctld, slurmd, slurm-client and munge; not part of CI.
+test-cluster: $(INSTALLED)
+	CLUSTER=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -s tests/cluster
+
+archive: $(INSTALLED)
+	@$(BIN)/python -m creative_nb.archive
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab --notebook-dir nbs

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np, pandas as pd
 from scipy.stats import t
-from .checks import checked, InnerShare
+from .checks import checked, extra, InnerShare
 from .labels import check_labels, complete_labels
 from .preregistration import Votes
 from .question import options_of, Question, QUESTIONS
@@ -172,7 +172,7 @@ def self_consistency(
     questionnaire: str | Question | None = None,  # None: the first known one with these labels
 ) -> pd.DataFrame:
     "By annotator: `repeats`, `same` labels, their `share`, 95 % Wilson interval `low`, `high`, and Cohen's `kappa`."
-    from statsmodels.stats.proportion import proportion_confint
+    with extra("study"): from statsmodels.stats.proportion import proportion_confint
     rows = {}
     for name, both in _both_showings(labels, questionnaire).groupby("annotator"):
         same, n = int((both.label_x == both.label_y).sum()), len(both)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import tornado.httpserver, tornado.web
-from .checks import check, checked, Kind, Text
+from .checks import check, checked, extra, Kind, Text
 from .common import patch
 from .page import intro, reason, SCRIPT, Session, STYLE
 from .preregistration import default_plan, Plan, read_plan
 from .reader import AnyPool, PoolFile
 from .store import Store
 from .who import BaseUrl, enrol, enter, issue_links, pseudonymised, Refused, whose, withdraw, write_links
+with extra("study"): import tornado.httpserver, tornado.web
 
 # %% ../nbs/06f_annotation_tool.ipynb #ad668b18
 @checked

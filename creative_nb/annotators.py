@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np, pandas as pd
 from scipy.special import softmax
-from statsmodels.stats.inter_rater import cohens_kappa
 from .agreement import _both_showings
-from .checks import checked, Count, Positive
+from .checks import checked, Count, extra, Positive
 from .core import patch
 from .labels import check_labels
 from .preregistration import Rules
 from .question import options_of, Question
+with extra("study"): from statsmodels.stats.inter_rater import cohens_kappa
 
 # %% ../nbs/06h_annotators.ipynb #4b4fc45e
 def _answered(labels: pd.DataFrame, questionnaire: str | Question) -> tuple[pd.Index, pd.Index, np.ndarray]:

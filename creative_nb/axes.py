@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from sklearn.exceptions import NotFittedError
-from .checks import check_tensor, checked, Count, Seed, shown, Text
+from .checks import check_tensor, checked, Count, not_fitted, Seed, shown, Text
 from .core import patch
 from .creativity import CreativityClassifier
 from .distributions import fid
@@ -204,7 +203,7 @@ def fit(self: Axes, images: torch.Tensor) -> Axes:
 def score(self: Axes, images: torch.Tensor) -> dict[str, float]:
     """Every measure of generated images (N, C, H, W), beside the first N real ones. NotFittedError before `fit`,
     ValueError for more images than there are real ones."""
-    if not hasattr(self, "features_"): raise NotFittedError("Axes: call fit(images) first")
+    if not hasattr(self, "features_"): raise not_fitted("Axes: call fit(images) first")
     if len(images) > len(self.features_):
         raise ValueError(f"images: {len(images)}, expected at most the {len(self.features_)} of `fit`, for equal sizes")
     seen = Seen(self, images)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Whole', 'Count', 'Seed', 'Number', 'Positive', 'NotNegative', 'Share', 'InnerShare', 'PartOf', 'Percent', 'Text',
            'Size', 'SEQUENCES', 'WORDS', 'Kind', 'is_number', 'problem', 'in_words', 'shown', 'check_memory', 'check',
-           'checked', 'check_tensor']
+           'checked', 'check_tensor', 'extra', 'not_fitted']
 
 # %% ../nbs/00_checks.ipynb #78ef76c6
 import functools, importlib, inspect, math, numbers, os, sys, types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints, Literal, NamedTuple, Union
@@ -196,3 +197,19 @@ def check_tensor(name: str, x, shape: tuple[int, ...] | None = None, ndim: int |
     if math.isfinite(x.sum()): return  # then every number is, and a sum is fast
     bad = sum(int((~s.flatten(1).isfinite().all(1)).sum()) for s in x.split(1000))
     if bad: raise ValueError(f"{name}: {bad} of {len(x)} rows hold NaN or infinity")
+
+# %% ../nbs/00_checks.ipynb #ac04f8a6
+@contextmanager
+def extra(name: str, *packages: str):
+    "Around imports of what an extra brings, or of these packages of it: ModuleNotFoundError names the extra."
+    try: yield
+    except ModuleNotFoundError as e:
+        package = (e.name or "").split(".")[0]
+        if packages and package not in packages: raise
+        raise ModuleNotFoundError(f"{package} is not installed: pip install 'creative_nb[{name}]'", name=e.name) from e
+
+# %% ../nbs/00_checks.ipynb #092835f4
+def not_fitted(text: str) -> Exception:
+    "scikit-learn's NotFittedError, a ValueError."
+    from sklearn.exceptions import NotFittedError
+    return NotFittedError(text)

@@ -19,8 +19,7 @@ from math import isnan
 from pathlib import Path
 
 import pandas as pd
-from pandas.io.formats.style import Styler
-from .checks import Text, Whole, checked
+from .checks import Text, Whole, checked, extra
 from .core import digest, from_root, patch
 from .methods import METHODS, DeclaredMethod
 from .paper import WHOLE, check_injected, known_settings, load_paper, shelf
@@ -377,9 +376,10 @@ WRAPPED = {"text-align": "left", "vertical-align": "top", "white-space": "normal
 
 # %% ../nbs/08b_claims.ipynb #deebee78
 @checked
-def style_claims(table: pd.DataFrame) -> Styler:
-    "The table to read: wrapped, verdicts coloured, no index."
+def style_claims(table: pd.DataFrame):
+    "The table to read, a Styler: wrapped, verdicts coloured, no index."
     css = lambda v: f"background-color: {COLOURS[v]}; color: black" if v in COLOURS else ""
+    with extra("paper"): from pandas.io.formats.style import Styler
     styler = Styler(table.fillna(""), uuid=digest(table.to_csv())).hide().format(escape="html")
     styler = styler.set_properties(**WRAPPED).map(css, subset=[c for c in ("verdict", "in_print") if c in table])
     return styler.relabel_index([HEADINGS.get(c, c) for c in table], axis=1)

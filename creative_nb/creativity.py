@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from scipy.special import expit
 from scipy.stats import t
 from sklearn.calibration import calibration_curve
 from sklearn.dummy import DummyClassifier
-from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import l1_min_c
-from .checks import check, checked, Count, InnerShare, Kind, Number, Positive, Text, Whole
+from .checks import check, checked, Count, extra, InnerShare, Kind, not_fitted, Number, Positive, Text, Whole
 from .core import patch, progress, rng, write_text
 from .judgement import Axes, Names, _need
+with extra("study"): import matplotlib.pyplot as plt
 
 # %% ../nbs/07b_creativity.ipynb #4dd50f5c
 def _as_table(scores: dict | pd.DataFrame, name: str) -> pd.DataFrame:
@@ -117,7 +117,7 @@ class CreativityClassifier:
 def _fitted(self: CreativityClassifier):
     "NotFittedError before `fit`."
     if hasattr(self, "coefficients_"): return
-    raise NotFittedError("CreativityClassifier: call fit(scores, creative) first")
+    raise not_fitted("CreativityClassifier: call fit(scores, creative) first")
 
 # %% ../nbs/07b_creativity.ipynb #be8c9bde
 def _pipeline(x: np.ndarray, creative: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> Pipeline:

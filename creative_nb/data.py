@@ -16,7 +16,7 @@ from urllib.error import URLError
 
 import numpy as np, torch
 import torch.nn.functional as F
-from .checks import checked, Count, Seed, Size, Text, Whole
+from .checks import checked, Count, extra, Seed, Size, Text, Whole
 from .core import from_root, load_extensions, patch, pick_device, rng
 from .images import as_float, height_width, image_files, read_image, read_images
 
@@ -263,7 +263,7 @@ def loader(name: str) -> Loader:
 @checked
 def load_data(
     name: str,  # digits, mnist, fmnist, combined, folder, blobs, celeba, wikiart, or one that an extension registers
-    root: str | Path = "data/raw",  # where the sets are kept, from the root of the checkout; for `folder`, the images
+    root: str | Path = "data/raw",  # where the sets are kept, from the root of a checkout; for `folder`, the images
     *,
     size: Size | Count | None = None,  # for `folder`: resize to (height, width), or to a square
     split_seed: Seed = 0,  # decides which training images are held out for validation
@@ -274,7 +274,9 @@ def load_data(
     load = loader(name)
     resized = "size" in inspect.signature(load).parameters
     if size and not resized: raise ValueError(f"size={size}: {name} has its own size of images, expected None")
-    data = load(from_root(root), split_seed, download, **({"size": size} if resized else {}))
+    try: root = from_root(root)
+    except FileNotFoundError: root = Path(root).absolute()  # no checkout
+    with extra("paper", "torchvision"): data = load(root, split_seed, download, **({"size": size} if resized else {}))
     check_data(data)
     return data.to(pick_device(str(device)))
 

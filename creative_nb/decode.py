@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from sklearn.exceptions import NotFittedError
 from torch import nn
-from .checks import check_memory, check_tensor, checked, Count, Kind, Number, Seed, Share, shown, Whole
+from .checks import (check_memory, check_tensor, checked, Count, Kind, not_fitted, Number,
+                                Seed, Share, shown, Whole)
 from .core import batches, load_tensors, patch, save_tensors
 from .generators import Interpolation, Prior, as_generator  # noqa: F401
 from .methods import (Change, Sampler, Cluster, Correlation, LowActive, Method, NeuronMethod,  # noqa: F401
@@ -143,7 +143,7 @@ def latent_shape_(self: CreativeDecoder) -> tuple[int, ...]: return tuple(self._
 @patch
 def _fitted(self: CreativeDecoder) -> CreativeDecoder:
     if hasattr(self, "stats_"): return self
-    raise NotFittedError("this CreativeDecoder is not fitted: call fit(latents) with encoded training data first")
+    raise not_fitted("this CreativeDecoder is not fitted: call fit(latents) with encoded training data first")
 
 # %% ../nbs/04_decode.ipynb #c11968c2
 @dataclass

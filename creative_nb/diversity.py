@@ -125,7 +125,7 @@ def solow_polasky(distances: Distances, scale: Positive = 1.0) -> float:
     d = distances.double()
     first = [i for i in range(len(d)) if i == 0 or bool((d[i, :i] > 0).all())]
     k = (-scale * d[first][:, first]).exp()
-    return torch.linalg.solve(k, torch.ones(len(k), 1, dtype=torch.float64)).sum().item()
+    return torch.linalg.solve(k, k.new_ones(len(k), 1)).sum().item()
 
 # %% ../nbs/05d_diversity.ipynb #6889207c
 Order = Annotated[float, Kind(lambda q: q > 0, "an order above 0, infinity included")]

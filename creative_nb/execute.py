@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from .checks import checked
+from .checks import checked, extra
 from .core import File, bare_code, extension_files, locked, repo_root
 from .runs import RECORD
 
@@ -55,7 +55,7 @@ PARENT = "CREATIVE_NB_PARENT"  # environment variable, set inside of a run: the 
 def follow_parent():
     "Inside of a run: end this process and its group soon after its parent, as its children will."
     parent = int(os.environ.get(PARENT, 0))
-    if not parent: return
+    if not parent or ("SLURM_JOB_ID" in os.environ and os.getppid() != parent): return  # SLURM started it, and ends it
     def watch():
         while os.getppid() == parent: time.sleep(0.3)
         os.killpg(0, signal.SIGKILL)
@@ -86,8 +86,9 @@ def _nobodys(scratch: str) -> dict[str, str | None]:
 
 # %% ../nbs/10a_execute.ipynb #73de68b1
 def _kernel_class():
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpecManager
+    with extra("paper"):
+        from jupyter_client import AsyncKernelManager
+        from jupyter_client.kernelspec import KernelSpecManager
 
     class ThisPython(AsyncKernelManager):
         "A kernel of the running interpreter."
@@ -97,7 +98,7 @@ def _kernel_class():
 
 # %% ../nbs/10a_execute.ipynb #4224ebc2
 def _run_papermill(notebook: Path, partial: Path, parameters: dict):
-    import papermill
+    with extra("paper"): import papermill
     # its guesses about parameters are not needed: they are checked
     logging.getLogger("papermill").setLevel(logging.ERROR)
     papermill.execute_notebook(
@@ -175,7 +176,7 @@ def _execute_whole(notebook: Path, output: Path, parameters: dict):
 # %% ../nbs/10a_execute.ipynb #a79bf972
 def _code(source: str) -> ast.Module:
     "Syntax tree of a module or of a notebook cell, without docstrings."
-    from IPython.core.inputtransformer2 import TransformerManager
+    with extra("paper"): from IPython.core.inputtransformer2 import TransformerManager
     return ast.parse(bare_code(TransformerManager().transform_cell(source)))
 
 # %% ../nbs/10a_execute.ipynb #7f477af6

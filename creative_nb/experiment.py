@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd, torch
 from torch import nn
 from .adversarial import GANSchedule
-from .checks import checked, Count, Seed, Text, Whole
+from .checks import checked, Count, extra, Seed, Text, Whole
 from .conditional import ClassConditional, conditional
 from .core import (artifact, atomic_path, batches, code_of, digest, from_root, is_whole, load_config,
                               load_extensions, patch)
@@ -483,6 +483,6 @@ def trained(self: Run, data: ImageData, name: Text, model: str = "", seed: Seed 
 # %% ../nbs/09a_experiment.ipynb #baa07165
 def set_style():
     "One style for every figure: colour-blind-safe colours, no frames."
-    import seaborn as sns
+    with extra("paper"): import seaborn as sns
     frame = {"axes.spines.right": False, "axes.spines.top": False, "legend.frameon": False}
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9, rc=frame)

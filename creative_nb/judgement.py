@@ -13,14 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Annotated, Literal
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from scipy.special import chndtrinc
 from scipy.stats import chi2, chi2_contingency, multivariate_hypergeom, power_divergence, random_table, ttest_ind
 from scipy.stats.contingency import association, expected_freq
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from .checks import checked, Count, InnerShare, Kind, Seed, Text, Whole
+from .checks import checked, Count, extra, InnerShare, Kind, Seed, Text, Whole
 from .core import rng
+with extra("study"):
+    import matplotlib.pyplot as plt
+    from statsmodels.stats.multitest import multipletests
+    from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 # %% ../nbs/07_judgement.ipynb #ee10ffa6
 _different = lambda names: 0 < len(set(names)) == len(names)

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 import pandas as pd, torch
-from sklearn.exceptions import NotFittedError
-from .checks import check_tensor, checked, Count, Seed, Text, Whole
+from .checks import check_tensor, checked, Count, not_fitted, Seed, Text, Whole
 from .core import batches, patch, rng
 from .distributions import fit_gaussian, frechet_distance, inception_score
 from .images import as_float
@@ -185,7 +184,7 @@ def score(
     optimised: Callable | None = None,  # the classifier that was optimised, images to logits
 ) -> pd.DataFrame:  # a row for each class and one for `all`
     "Every measure of each class, and of all together. NotFittedError before `fit`, ValueError for an unknown class."
-    if not hasattr(self, "features_"): raise NotFittedError("SetScores: call fit(images, labels) first")
+    if not hasattr(self, "features_"): raise not_fitted("SetScores: call fit(images, labels) first")
     known = set(self.labels_.unique().tolist())
     if unknown := [k for k in classes if k not in known]: raise ValueError(f"classes: no real images of {unknown[0]}")
     flat = images.flatten(0, 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd, torch
 from torch import nn
-from .checks import check_tensor, checked, Count
+from .checks import check_tensor, checked, Count, extra
 from .core import batches
 from .generators import as_generator
 from .neurons import evaluating, for_model, model_device, seeded
@@ -106,7 +106,7 @@ def advice(table: pd.DataFrame) -> tuple[str, str]:
 @checked
 def plot_layers(table: pd.DataFrame, ax=None):
     "One bar per layer: dead, low-active, sometimes and always on; the advised layer is marked."
-    import matplotlib.pyplot as plt
+    with extra("paper"): import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(7, 0.35 * len(table) + 1), layout="constrained")[1]
     left, colours = 0, {"dead": "#949494", "low_active": "#0173b2", "sometimes": "#56b4e9", "always_on": "#de8f05"}
     for kind, colour in colours.items():

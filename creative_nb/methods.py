@@ -8,14 +8,14 @@ __all__ = ['Colour', 'COLOURS', 'METHODS', 'PRIOR', 'Sampler', 'Change', 'Plan',
            'TurnOff', 'DeclaredMethod', 'next_colour', 'method']
 
 # %% ../nbs/04b_methods.ipynb #1f9122d1
-import colorsys
+import colorsys, re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from .checks import checked, Count, Kind, NotNegative, PartOf, Percent, Positive, Text, Whole
+from .checks import checked, Count, extra, Kind, NotNegative, PartOf, Percent, Positive, Text, Whole
 from .core import patch
 from .generators import Interpolation, Prior
 from .neurons import (ClusterSeed, low_active, neuron_clusters, NeuronStats, non_specific, off_values,
@@ -245,7 +245,8 @@ class TurnOff(NeuronMethod):
 
 # %% ../nbs/04b_methods.ipynb #4f1a5fca
 def _is_colour(x: str) -> bool:
-    from matplotlib.colors import is_color_like
+    if re.fullmatch("#[0-9a-fA-F]{6}", x): return True
+    with extra("paper"): from matplotlib.colors import is_color_like  # names of colours are matplotlib's
     return is_color_like(x)
 
 Colour = Annotated[str, Kind(_is_colour, "a colour of matplotlib, such as '#0173b2'")]

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np, pandas as pd, torch
-from sklearn.exceptions import NotFittedError
-from sklearn.svm import OneClassSVM
-from .checks import check_tensor, checked, Count, PartOf, Positive, shown, Text
+from .checks import check_tensor, checked, Count, not_fitted, PartOf, Positive, shown, Text
 from .core import batches, load_extensions, load_tensors, patch, pick_device, progress, save_tensors
 from .distributions import classifier_entropy, fid, inception_score
 from .generators import networks_behind
@@ -54,6 +52,7 @@ class InDomainScore:
 def fit(self: InDomainScore, latents: torch.Tensor) -> "InDomainScore":
     "Fit to training latents (N, ...); about a minute for 55,000 on two cores."
     check_tensor("latents", latents)
+    from sklearn.svm import OneClassSVM  # here, since scikit-learn takes a second to import
     svm = OneClassSVM(kernel="rbf", gamma=self.gamma, nu=self.nu,
                       cache_size=1000).fit(latents.flatten(1).double().cpu().numpy())
     self.support_ = torch.from_numpy(svm.support_vectors_).to(latents.device)  # (S, D) float64
@@ -67,7 +66,7 @@ def fit(self: InDomainScore, latents: torch.Tensor) -> "InDomainScore":
 @checked
 def score(self: InDomainScore, latents: torch.Tensor) -> torch.Tensor:
     "(N,) float64: `decision_function`; below 0 is outside, and the lower the farther. NotFittedError before `fit`."
-    if not hasattr(self, "support_"): raise NotFittedError("InDomainScore: call fit(latents) first")
+    if not hasattr(self, "support_"): raise not_fitted("InDomainScore: call fit(latents) first")
     z, step = as_rows("latents", latents, self.support_.shape[1]), max(1, 2**24 // len(self.support_))
     return torch.cat([self._score(z[s].to(self.support_)) for s in batches(len(z), step)])
 
@@ -309,7 +308,7 @@ def score(
 ) -> dict[str, torch.Tensor]:  # float32, each (N,), on the CPU
     """Per-sample value of each metric whose needs are met.
     ValueError for images unlike those fitted, or an unknown metric."""
-    if not hasattr(self, "input_neighbours_"): raise NotFittedError("Novelty: call fit(images) first")
+    if not hasattr(self, "input_neighbours_"): raise not_fitted("Novelty: call fit(images) first")
     images = as_float(images)
     check_tensor("images", images, self.image_shape_)
     _check_range(images, *self.range_)
@@ -339,7 +338,7 @@ def chosen(self: Novelty, metrics: Sequence[str] | None = None) -> list["Metric"
 @checked
 def save(self: Novelty, path: str | Path):
     "Write what fitting computed to a safetensors file; of the training images only their hash."
-    if not hasattr(self, "input_neighbours_"): raise NotFittedError("Novelty: call fit(images) first")
+    if not hasattr(self, "input_neighbours_"): raise not_fitted("Novelty: call fit(images) first")
     tensors = {"input_within": self.input_neighbours_.within(max(self.ks))}
     if self.encode is not None:
         tensors |= {"latents": self.latents_, "latent_within": self.latent_neighbours_.within(max(self.ks))}
@@ -476,7 +475,7 @@ def passes(
     scores: Mapping | pd.DataFrame,  # as from `Novelty.score`: `ice` and the distances fitted, each (N,)
 ) -> torch.Tensor:  # (N,) bool
     "Whether each image is a candidate. NotFittedError before `fit`."
-    if not hasattr(self, "thresholds_"): raise NotFittedError("CreativityFilter: call fit first")
+    if not hasattr(self, "thresholds_"): raise not_fitted("CreativityFilter: call fit first")
     missing = [k for k in ("ice", *self.thresholds_) if k not in scores]
     if missing: raise ValueError(f"scores has no {', '.join(missing)}: expected ice, {', '.join(self.thresholds_)}")
     scores = _numbers("scores", {k: scores[k] for k in ("ice", *self.thresholds_)}, least=0)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import pandas as pd, torch
 from torch import nn
-from .checks import check_tensor, checked, Count, Kind, PartOf, Positive, Seed, Share, shown, Text
+from .checks import check_tensor, checked, Count, extra, Kind, PartOf, Positive, Seed, Share, shown, Text
 from .core import File, batches, patch, progress, standard_normal
 from .decode import CreativeDecoder
 from .generators import Classes, Generator
@@ -294,7 +294,7 @@ def ranked_sheet(
     images: torch.Tensor, regular: torch.Tensor, scores: torch.Tensor, columns: Count = 12, rows: Count = 2
 ):
     "A figure: the images (N, C, H, W) with the highest scores (N,), each below its regular twin; the scores above."
-    import matplotlib.pyplot as plt
+    with extra("paper"): import matplotlib.pyplot as plt
     best = scores.argsort(descending=True, stable=True)[:columns * rows]
     fig, axes = plt.subplots(2 * rows, columns, figsize=(0.8 * columns, 1.75 * rows), squeeze=False,
                              layout="constrained")

@@ -17,7 +17,7 @@ from typing import Literal, get_type_hints
 
 import yaml
 from .checks import Text, check, checked
-from .core import load_extensions, patch, repo_root
+from .core import load_extensions, patch, shipped
 from .data import DATASETS
 from .methods import METHODS, DeclaredMethod, next_colour
 
@@ -57,7 +57,7 @@ class Paper:
     def __post_init__(self): check_paper(self)
 
     @property
-    def folder(self) -> Path: return repo_root() / "nbs" / self.name
+    def folder(self) -> Path: return shipped("nbs") / self.name
 
     def __repr__(self): return f"Paper({self.name}: {self.title}; {len(self.notebooks)} notebooks)"
 
@@ -112,7 +112,7 @@ def known_settings(paper: Paper) -> list[str]:
 # %% ../nbs/08a_paper.ipynb #51adaf06
 def paper_names() -> list[str]:
     "The papers there are: the folders of `nbs/` that hold a `paper.yaml`, sorted."
-    return sorted(p.parent.name for p in (repo_root() / "nbs").glob("*/paper.yaml"))
+    return sorted(p.parent.name for p in shipped("nbs").glob("*/paper.yaml"))
 
 # %% ../nbs/08a_paper.ipynb #9762b856
 def _read(path: Path) -> dict:
@@ -135,7 +135,7 @@ def load_paper(name: Text) -> Paper:
     "The declaration of a paper. ValueError for an unknown paper, section or name."
     if name not in paper_names(): raise ValueError(f"paper={name!r}: expected one of {', '.join(paper_names())}")
     where = f"nbs/{name}/paper.yaml"
-    about, hints = _read(repo_root() / where), get_type_hints(Paper, include_extras=True)
+    about, hints = _read(shipped(where)), get_type_hints(Paper, include_extras=True)
     expect(where, about, SECTIONS)
     try:
         for section, value in about.items(): check(f"{where}, {section}", value, hints[section])

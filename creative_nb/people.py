@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np, pandas as pd
 from scipy.stats import binomtest, t
-from statsmodels.stats.multitest import multipletests
 from .agreement import consensus
-from .checks import checked, InnerShare
+from .checks import checked, extra, InnerShare
 from .judgement import Adjustment, BASELINES, label_table, Names, _need
 from .labels import check_labels
 from .preregistration import Votes
 from .question import Question, question_of
+with extra("study"): from statsmodels.stats.multitest import multipletests
 
 # %% ../nbs/07c_people.ipynb #cbb851bd
 @checked

@@ -287,15 +287,20 @@ def failed(scale: Text) -> list[str]:
 @checked
 def check_options(options: Sequence[str]) -> argparse.Namespace:
     "What `options` ask snakemake for. ValueError names what it does not know, and a run with no core."
-    from snakemake.cli import get_argument_parser
     from snakemake.exceptions import CliException
-    parser = get_argument_parser()
-    parser.error = _refuse
-    try: asked = parser.parse_args(list(options))
+    try: asked = _parsed(options)
     except CliException as e: _refuse(str(e))
     if asked.targets: _refuse(f"{' '.join(asked.targets)} is no option, and a run has one scale")
     if 0 in (asked.cores, asked.jobs): _refuse("a run needs one core or more")
     return asked
+
+def _parsed(options: Sequence[str], profiles: Sequence[str] = ()) -> argparse.Namespace:
+    "What snakemake makes of `options`; those of a profile that they name count too."
+    from snakemake.cli import get_argument_parser
+    parser = get_argument_parser(profiles=list(profiles) or None)
+    parser.error = _refuse
+    asked = parser.parse_args(list(options))
+    return asked if profiles or not asked.profile else _parsed(options, asked.profile)
 
 def _refuse(problem: str): raise ValueError(f"options: expected one scale and options of snakemake: {problem}")
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np, pandas as pd
 from scipy.special import chndtrinc
 from scipy.stats import chi2, ncx2
-from statsmodels.stats.proportion import proportion_confint
 from .agreement import consensus
-from .checks import checked, Count, InnerShare, Seed, Text
+from .checks import checked, Count, extra, InnerShare, Seed, Text
 from .judgement import BASELINES, compare_methods, Names
 from .panel import Panel, printed_population
 from .people import IMAGES, answer_differences, to_long
 from .pool_size import _both, _by_method, _for_one_image, _fractions, Fractions
+with extra("study"): from statsmodels.stats.proportion import proportion_confint
 
 # %% ../nbs/07d_planning.ipynb #f42dc51a
 @checked

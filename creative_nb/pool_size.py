@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Annotated
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from scipy.optimize import LinearConstraint, minimize
 from scipy.stats import chi2, power_divergence
 from scipy.stats.contingency import expected_freq
-from .checks import checked, Count, InnerShare, Kind, Share
+from .checks import checked, Count, extra, InnerShare, Kind, Share
 from .judgement import BASELINES, TESTS, Axes, Names, _matched, _need, _statistics
+with extra("study"): import matplotlib.pyplot as plt
 
 # %% ../nbs/07a_pool_size.ipynb #ee4feabc
 Fractions = Annotated[Sequence[Share] | dict[str, Share], Kind(len, "fractions of each label, each from 0 to 1")]

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np, pandas as pd
-from pandas.io.formats.style import Styler
-from .checks import Count, Kind, Text, checked
-from .core import digest, from_root
+from .checks import Count, Kind, Text, checked, extra
+from .core import digest, shipped
 from .paper import expect, load_paper, paper_names
 
 # %% ../nbs/08_published.ipynb #b208b756
@@ -40,15 +39,15 @@ def value_columns(table: pd.DataFrame) -> list[str]:
 @checked
 def printed_tables(paper: Text, folder: str | Path = PRINTED) -> list[str]:
     "Names of a paper's printed tables, sorted."
-    if not (from_root(folder) / paper).is_dir(): expect("paper", [paper], paper_names())
-    return sorted(p.stem for p in (from_root(folder) / paper).glob("*.csv"))
+    if not (shipped(folder) / paper).is_dir(): expect("paper", [paper], paper_names())
+    return sorted(p.stem for p in (shipped(folder) / paper).glob("*.csv"))
 
 # %% ../nbs/08_published.ipynb #ff6fbc79
 @checked
 def printed_table(
     paper: Text,
     table: Text,  # such as table5_mnist_metric_sweep
-    folder: str | Path = PRINTED,  # from the root of the checkout; holds a folder for each paper
+    folder: str | Path = PRINTED,  # holds a folder for each paper; from the root of the checkout or the wheel
     *,
     text: bool = False,  # keep every cell as printed: 0.50 is not 0.5
 ) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def printed_table(
     known = printed_tables(paper, folder)
     if table not in known: raise ValueError(f"table={table!r}: expected one of {', '.join(known)}")
     types = str if text else {k: str for k in KEYS if k not in COUNTS}
-    read = pd.read_csv(from_root(folder) / paper / f"{table}.csv", dtype=types)
+    read = pd.read_csv(shipped(folder) / paper / f"{table}.csv", dtype=types)
     blank = list(read) if text else [k for k in key_columns(read) if k not in COUNTS]
     return _our_names(paper, read.assign(**read[blank].fillna("")))
 
@@ -191,13 +190,14 @@ def side_by_side(
     *,
     ratio: bool = False,  # a third column, measured / printed
     name: str = "measured",  # heading of the measured columns
-) -> Styler:
-    "Printed rows with measured values in adjacent columns, shaded by deviation; a dash where nothing was measured."
+):
+    "A Styler: printed rows with measured values beside them, shaded by deviation; a dash where nothing was measured."
     keys, kinds = key_columns(printed) if keys is None else list(keys), ["printed", name] + ["ratio"] * ratio
     wide = _wide(compare(measured, printed, keys).rename(columns={"measured": name}), keys, [*kinds, "deviation"])
     table = pd.DataFrame({(c, kind): wide[kind][c] for c in wide["printed"] for kind in kinds})
     css = pd.DataFrame("", table.index, table.columns)
     for c in wide["printed"]: css[c, name] = wide["deviation"][c].map(_shade)
+    with extra("paper"): from pandas.io.formats.style import Styler
     styler = Styler(table, uuid=digest(table.to_csv())).apply(lambda _: css, axis=None).set_caption(_legend(name))
     styler = styler.format(_formats(wide["printed"], kinds), na_rep="–", escape="html")
     return styler.format_index(escape="html").format_index(escape="html", axis=1)

@@ -84,9 +84,9 @@ def _worth(logits: torch.Tensor, x: torch.Tensor, balance: float) -> torch.Tenso
 @checked
 def imbalanced(labels: Labels, sizes: list[Whole], seed: Seed = 0) -> torch.Tensor:
     "Indices, sorted, of `sizes[k]` images of each class k, drawn at random. ValueError if a class has fewer."
-    random, kept = np.random.default_rng(seed), []
+    random, kept, labels = np.random.default_rng(seed), [], labels.cpu()
     for k, n in enumerate(sizes):
-        here = (labels == k).nonzero()[:, 0].cpu()
+        here = (labels == k).nonzero()[:, 0]
         if len(here) < n:
             raise ValueError(f"sizes: {n} images of class {k}, expected at most the {len(here)} there are")
         kept.append(here[torch.from_numpy(random.permutation(len(here))[:n].copy())])
