@@ -70,7 +70,7 @@ def _row(name: str, ours: Path, theirs: Path, relative: float, absolute: float) 
     about = {"table": name, "seconds": _seconds(theirs), "ours_seconds": _seconds(ours)}
     try: found = compare_tables(read_table(ours), read_table(theirs), relative, absolute)
     except ValueError as e: return about | {"problem": str(e)}
-    worst = found.loc[found.largest.idxmax(), "column"] if found.largest.notna().any() else ""
+    worst = found.loc[found.largest.idxmax(), "column"] if found.largest.max() > 0 else ""
     return about | {"cells": found.cells.sum(), "off": found.off.sum(), "largest": found.largest.max(), "worst": worst,
                     "problem": ""}
 

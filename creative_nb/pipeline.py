@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from .checks import Count, NotNegative, Text, checked
+from .checks import Count, NotNegative, Text, checked, extra
 from .core import File, digest, from_root, repo_root, write_text
 from .execute import (PARENT, check_parameters, code_parts, execute, follow_parent, from_here,
                                  known_parameters, modules, partials)
@@ -287,7 +287,7 @@ def failed(scale: Text) -> list[str]:
 @checked
 def check_options(options: Sequence[str]) -> argparse.Namespace:
     "What `options` ask snakemake for. ValueError names what it does not know, and a run with no core."
-    from snakemake.exceptions import CliException
+    with extra("paper"): from snakemake.exceptions import CliException
     try: asked = _parsed(options)
     except CliException as e: _refuse(str(e))
     if asked.targets: _refuse(f"{' '.join(asked.targets)} is no option, and a run has one scale")
@@ -296,7 +296,7 @@ def check_options(options: Sequence[str]) -> argparse.Namespace:
 
 def _parsed(options: Sequence[str], profiles: Sequence[str] = ()) -> argparse.Namespace:
     "What snakemake makes of `options`; those of a profile that they name count too."
-    from snakemake.cli import get_argument_parser
+    with extra("paper"): from snakemake.cli import get_argument_parser
     parser = get_argument_parser(profiles=list(profiles) or None)
     parser.error = _refuse
     asked = parser.parse_args(list(options))
