@@ -336,7 +336,7 @@ def run(
             code = _snakemake(config, *options, *([] if asked.dryrun else ["--quiet", "all"])).returncode
         if not asked.dryrun: _check_finished(jobs, code, started, lambda: _snakemake(config, *options, "--dry-run"))
     if asked.dryrun and code: raise RuntimeError("snakemake could not plan the run; its reasons are above")
-    if not asked.dryrun: summary(jobs)
+    if not asked.dryrun: _end(jobs, time.time() - started)
 
 # %% ../nbs/10_pipeline.ipynb #e5c159a3
 @checked
@@ -348,14 +348,22 @@ def selection(scale: Text, papers: Names = None, settings: Names = None, change:
 # %% ../nbs/10_pipeline.ipynb #daaa56ca
 @checked
 def summary(jobs: list[Job]):
-    "Print the main results of a run, where to find the rest, and how long it took."
+    "Print the main results of a run, and where to find the rest."
     done = [j for j in jobs if from_root(j.output).is_file()]
     for paper, scale in dict.fromkeys((j.paper.name, j.scale) for j in done):
         text = from_root(shelf(paper, WHOLE, scale)) / "summary.txt"
         if text.is_file(): print(f"\n{paper}\n" + text.read_text(encoding="utf-8").strip())
-    seconds = sum(_metadata(j.output)["papermill"]["duration"] or 0 for j in done)
-    print(f"\n{len(done)} notebooks, {in_words(seconds)} in all; executed notebooks, tables and figures:")
+    print("\nexecuted notebooks, tables and figures:")
     for folder in sorted({str(Path(j.output).parent) for j in done}): print(f"  {folder}")
+
+# %% ../nbs/10_pipeline.ipynb #20872823
+def _end(jobs: list[Job], seconds: float):
+    "The last lines of a run: results, how long it took, and the page."
+    from creative_nb.summary import save_page, show_page
+    summary(jobs)
+    path = save_page(jobs, seconds)
+    print(f"{len(jobs)} notebooks, {in_words(seconds)}. All of it on one page: {from_here(path)}")
+    show_page(path)
 
 # %% ../nbs/10_pipeline.ipynb #0f849757
 def _arguments() -> argparse.ArgumentParser:

@@ -132,7 +132,7 @@ def say(self: Watch, work: dict[str, str], done: list[str], line: str):
         state = (name, name in done)
         if state in self.seen: continue
         self.seen.add(state)
-        took = in_words(time.time() - self.begun.get(name, time.time()))
+        took = in_words(max(0.0, time.time() - self.begun.get(name, self.since)))
         print(f"{name} done in {took}; {line}" if name in done else f"{name} ...", file=self.out, flush=True)
 
 # %% ../nbs/10h_watch.ipynb #5cdfd2c5
@@ -141,7 +141,7 @@ def bars(self: Watch, work: dict[str, str]) -> list[str]:
     "A line for each notebook at work: its name, how long it has been, its bar."
     folder, texts = scratch_folder(self.scale), []
     for name, process in work.items():
-        time_so_far = in_words(time.time() - self.begun[name])
+        time_so_far = in_words(max(0.0, time.time() - self.begun[name]))
         short = "/".join(Path(name).with_suffix("").parts[2:])
         texts.append(f"  {short}, {time_so_far}  {last_state(folder / f'{process}.bar')}".rstrip())
     return texts
