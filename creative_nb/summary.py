@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-from .checks import Count, Text, checked
+from .checks import Count, NotNegative, Text, checked
 from .core import File, from_root, repo_root, write_text
 from .lookup import index_table
 from .paper import WHOLE, Paper, shelf
@@ -56,15 +56,16 @@ def _plain(table: pd.DataFrame, caption: str, rows: int = 12) -> str:
 @checked
 def beside_print(measured: pd.DataFrame, printed: pd.DataFrame) -> str:
     "HTML of a measured table beside the printed one, cell by cell where both are about one data set."
+    name = "simulated labels" if any(str(c).endswith("_simulated") for c in measured) else "measured"
     measured = measured.rename(columns=lambda c: str(c).removesuffix("_simulated"))
     shared = [c for c in printed if c in measured]
     same = printed[printed.dataset.isin(measured.dataset)] if "dataset" in shared else printed[:0]
-    try: return side_by_side(measured, same[shared]).to_html() if len(same) else _two(measured, printed, shared)
-    except ValueError: return _two(measured, printed, shared)  # other keys
+    both = {"printed": printed[shared or list(printed)], f"{name}, here": measured[shared or list(measured)]}
+    try: return side_by_side(measured, same[shared], name=name).to_html() if len(same) else _two(both)
+    except ValueError: return _two(both)  # other keys
 
-def _two(measured: pd.DataFrame, printed: pd.DataFrame, shared: list[str]) -> str:
-    both = (_plain(t[shared or list(t)], c) for t, c in ((printed, "printed"), (measured, "measured here")))
-    return "<div class=two>" + "".join(both) + "</div>"
+def _two(tables: dict[str, pd.DataFrame]) -> str:
+    return "<div class=two>" + "".join(_plain(table, caption) for caption, table in tables.items()) + "</div>"
 
 # %% ../nbs/10g_summary.ipynb #91d35e26
 @checked
@@ -120,7 +121,7 @@ table {border-collapse: collapse; font-size: .85rem; margin: .5rem 2rem .5rem 0}
 
 # %% ../nbs/10g_summary.ipynb #9a8d9d85
 @checked
-def page(jobs: list[Job], seconds: float = 0.0) -> str:
+def page(jobs: list[Job], seconds: NotNegative = 0.0) -> str:
     "HTML of a run: its papers one below the other. ValueError if nothing of it has been executed."
     done = [j for j in jobs if from_root(j.output).is_file()]
     if not done: raise ValueError(f"jobs={jobs}: expected one that has been executed")
@@ -134,7 +135,7 @@ def page(jobs: list[Job], seconds: float = 0.0) -> str:
 
 # %% ../nbs/10g_summary.ipynb #6482fc7c
 @checked
-def save_page(jobs: list[Job], seconds: float = 0.0) -> Path:
+def save_page(jobs: list[Job], seconds: NotNegative = 0.0) -> Path:
     "Write the page of a run, and return where it is."
     path = repo_root() / "runs" / jobs[0].scale / "summary.html"
     write_text(path, page(jobs, seconds))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WATCHED', 'scratch_folder', 'note_planned', 'planned', 'finished', 'at_work', 'in_words', 'so_far', 'own_bar',
-           'last_state', 'Watch', 'watching', 'watched_environment']
+           'last_state', 'watching', 'watched_environment']
 
 # %% ../nbs/10h_watch.ipynb #f85ee719
 import os, shutil, sys, threading, time
@@ -94,7 +94,7 @@ def last_state(path: Path) -> str:
     return next((s for s in reversed(states) if s), "")
 
 # %% ../nbs/10h_watch.ipynb #6c259d00
-class Watch(threading.Thread):
+class _Watch(threading.Thread):
     "Shows how far the run of a scale is until it is stopped."
     def __init__(self, scale: str, out: TextIO | None = None, every: float = 0.5):
         super().__init__(daemon=True)
@@ -115,7 +115,7 @@ class Watch(threading.Thread):
 
 # %% ../nbs/10h_watch.ipynb #fce7cc6f
 @patch
-def look(self: Watch, last: bool = False):
+def look(self: _Watch, last: bool = False):
     "Show the state of now."
     self.outputs, work = planned(self.scale) or self.outputs, at_work(self.scale, self.since - 1)
     done = finished(self.outputs, self.since - 1)
@@ -126,7 +126,7 @@ def look(self: Watch, last: bool = False):
 
 # %% ../nbs/10h_watch.ipynb #c938f52e
 @patch
-def say(self: Watch, work: dict[str, str], done: list[str], line: str):
+def say(self: _Watch, work: dict[str, str], done: list[str], line: str):
     "A line for each notebook that has started or ended since the last look."
     for name in [*work, *done]:
         state = (name, name in done)
@@ -137,7 +137,7 @@ def say(self: Watch, work: dict[str, str], done: list[str], line: str):
 
 # %% ../nbs/10h_watch.ipynb #5cdfd2c5
 @patch
-def bars(self: Watch, work: dict[str, str]) -> list[str]:
+def bars(self: _Watch, work: dict[str, str]) -> list[str]:
     "A line for each notebook at work: its name, how long it has been, its bar."
     folder, texts = scratch_folder(self.scale), []
     for name, process in work.items():
@@ -148,7 +148,7 @@ def bars(self: Watch, work: dict[str, str]) -> list[str]:
 
 # %% ../nbs/10h_watch.ipynb #bb6f43a1
 @patch
-def redraw(self: Watch, lines: list[str], last: bool = False):
+def redraw(self: _Watch, lines: list[str], last: bool = False):
     "Write over the lines of the last look."
     width = shutil.get_terminal_size().columns - 1
     up = f"\x1b[{self.shown}F" if self.shown else ""
@@ -158,10 +158,11 @@ def redraw(self: Watch, lines: list[str], last: bool = False):
 
 # %% ../nbs/10h_watch.ipynb #c1e4753b
 @contextmanager
-def watching(scale: str):
+@checked
+def watching(scale: Text):
     "Show how far a run is while the block runs."
     (scratch_folder(scale) / "planned").unlink(missing_ok=True)
-    watch = Watch(scale)
+    watch = _Watch(scale)
     watch.start()
     try: yield watch
     finally: watch.stop()
