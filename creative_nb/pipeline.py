@@ -453,4 +453,6 @@ def main(argv: list[str] | None = None):
         sys.exit(130)
 
 # %% ../nbs/10_pipeline.ipynb #f9df2b1f
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    from creative_nb.pipeline import main  # of the module that others import, whose classes are theirs
+    main()

@@ -32,15 +32,19 @@ def note_planned(scale: Text, outputs: Iterable[object]):
 @checked
 def planned(scale: Text) -> list[str]:
     "The executed notebooks that a run makes; none before it is known."
-    path = scratch_folder(scale) / "planned"
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try: return (scratch_folder(scale) / "planned").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError: return []
 
 # %% ../nbs/10h_watch.ipynb #ec9ebf7e
 @checked
 def finished(outputs: list[str], since: NotNegative) -> list[str]:
     "Those of the executed notebooks that have been made since a time, in seconds of the clock."
-    made = lambda path: path.is_file() and path.stat().st_mtime >= since
-    return [o for o in outputs if made(repo_root() / o)]
+    return [o for o in outputs if _date(repo_root() / o) >= since]
+
+def _date(path: Path) -> float:
+    "When a file was last written; never, if it is not there."
+    try: return path.stat().st_mtime
+    except FileNotFoundError: return float("-inf")
 
 # %% ../nbs/10h_watch.ipynb #18404336
 @checked
@@ -49,9 +53,7 @@ def at_work(scale: Text, since: NotNegative) -> dict[str, str]:
     found = {}
     for partial in sorted((repo_root() / "runs" / scale).glob("*/*/*.partial.ipynb")):
         name, process = partial.name.removesuffix(".partial.ipynb").rsplit(".", 1)
-        try: new = partial.stat().st_mtime >= since
-        except FileNotFoundError: continue  # finished meanwhile
-        if new: found[from_here(partial.with_name(f"{name}.ipynb"))] = process
+        if _date(partial) >= since: found[from_here(partial.with_name(f"{name}.ipynb"))] = process
     return found
 
 # %% ../nbs/10h_watch.ipynb #9204b308
@@ -86,10 +88,11 @@ def own_bar():
 @checked
 def last_state(path: Path) -> str:
     "The last line of a file as a terminal would show it, from its last 2,000 bytes; empty if there is none."
-    if not path.is_file(): return ""
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 2000))
-        text = file.read().decode("utf-8", "replace")
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 2000))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError: return ""
     states = [s.strip() for s in text.replace("\r", "\n").split("\n")]
     return next((s for s in reversed(states) if s), "")
 
