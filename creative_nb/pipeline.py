@@ -362,7 +362,7 @@ def _end(jobs: list[Job], seconds: float):
     from creative_nb.summary import save_page, show_page
     summary(jobs)
     path = save_page(jobs, seconds)
-    print(f"{len(jobs)} notebooks, {in_words(seconds)}. All of it on one page: {from_here(path)}")
+    print(f"{len(jobs)} notebook{'s' * (len(jobs) > 1)}, {in_words(seconds)}. All of it on one page: {from_here(path)}")
     show_page(path)
 
 # %% ../nbs/10_pipeline.ipynb #0f849757

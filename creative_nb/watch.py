@@ -68,7 +68,7 @@ def in_words(seconds: NotNegative) -> str:
 def so_far(done: Whole, total: Whole, seconds: NotNegative) -> str:
     "How far a run is, and how long the rest takes if it goes on like that; no estimate from a single notebook."
     if not total: return f"finding out what has to run, {in_words(seconds)} so far"
-    text = f"{done} of {total} notebooks, {in_words(seconds)} so far"
+    text = f"{done} of {total} notebook{'s' * (total > 1)}, {in_words(seconds)} so far"
     if done < 2 or done == total: return text
     return f"{text}, about {in_words(seconds * (total - done) / done)} left at this pace"
 
