@@ -79,7 +79,7 @@ WATCHED = "CREATIVE_NB_WATCHED"  # environment variable, set inside of a watched
 def own_bar():
     "Inside of a watched run, what is written to the error stream goes to the file of this process."
     folder = os.environ.get(WATCHED)
-    if not folder:
+    if not folder or not Path(folder).is_dir():  # nobody watches, or from another machine
         yield
         return
     with open(Path(folder) / f"{os.getpid()}.bar", "w", encoding="utf-8") as file, redirect_stderr(file): yield
