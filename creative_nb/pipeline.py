@@ -231,7 +231,8 @@ def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedPro
                "100MB", "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config",
                f"run={json.dumps(config)}"]
     with _scratch(config["scale"]) as folder:
-        return _in_group(command, cwd=repo_root(), stdin=subprocess.DEVNULL, env=os.environ | _places(folder) | watched_environment(config["scale"]), **kwargs)
+        places = _places(folder) | watched_environment(config["scale"])
+        return _in_group(command, cwd=repo_root(), stdin=subprocess.DEVNULL, env=os.environ | places, **kwargs)
 
 # %% ../nbs/10_pipeline.ipynb #5999dd55
 @contextmanager

@@ -77,7 +77,8 @@ def table_of(paper: Paper, item: Text, scale: Text) -> str:
     tables = [_plain(t, "measured") if printed is None else beside_print(t, printed) for t in made]
     files = ", ".join(link(Path(f).name, f, scale) for f in row.measured)
     small = " open" * (max(map(len, made), default=0) <= 6)
-    return f"<details{small}><summary>{escape(item)}</summary>{''.join(tables)}<p>{files}</p></details>" if tables else ""
+    shown = f"<details{small}><summary>{escape(item)}</summary>{''.join(tables)}<p>{files}</p></details>"
+    return shown if tables else ""
 
 # %% ../nbs/10g_summary.ipynb #62399f5b
 @checked
@@ -115,7 +116,8 @@ pre {white-space: pre-wrap; background: #f5f5f5; padding: .8rem; font-size: .8re
 .pictures {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); gap: 1rem}
 figure {margin: 0} img {max-width: 100%} figcaption, caption {font-size: .85rem; color: #555; text-align: left}
 details {overflow-x: auto; border-bottom: 1px solid #eee; padding: .3rem 0} summary {cursor: pointer}
-table {border-collapse: collapse; font-size: .85rem; margin: .5rem 2rem .5rem 0} td, th {padding: .1rem .5rem; text-align: right}
+table {border-collapse: collapse; font-size: .85rem; margin: .5rem 2rem .5rem 0}
+td, th {padding: .1rem .5rem; text-align: right}
 .two {display: flex; flex-wrap: wrap; align-items: flex-start} .notebooks {columns: 20rem}
 """
 
