@@ -5,10 +5,14 @@ import json, sys
 sys.path.insert(0, str(workflow.basedir))
 from creative_nb import pipeline
 from creative_nb.execute import code_hash
+from creative_nb.watch import note_planned
 
 selection = config.get("run", {})
 selection = json.loads(selection) if isinstance(selection, str) else selection
 jobs = pipeline.plan(**{"scale": "quick"} | selection)  # an unknown scale, paper, setting or parameter stops here
+
+onstart:
+    note_planned(selection.get("scale", "quick"), (f for job in workflow.dag.needrun_jobs() for f in job.output))
 
 rule all:
     default_target: True

@@ -13,7 +13,7 @@ import ast, hashlib, importlib, inspect, json, linecache, os, symtable, sys, tex
 from configparser import ConfigParser, Error as ConfigError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MethodType, ModuleType
 
@@ -29,8 +29,16 @@ _all_ = ["File", "atomic_path", "locked", "patch", "rng", "write_text"]  # of co
 # %% ../nbs/00_core.ipynb #5d509fbd
 def _is_root(folder: Path) -> bool:
     "Whether a folder holds the `settings.ini` of this project, or an empty one."
+    path = folder / "settings.ini"
+    try: about = path.stat()
+    except OSError: return False
+    return _is_ours(path, about.st_ino, about.st_mtime_ns, about.st_size)
+
+@cache
+def _is_ours(path: Path, *version: int) -> bool:
+    "The same of one version of a file: it is asked for thousands of times."
     found = ConfigParser(delimiters=["="], interpolation=None)
-    try: found.read_string((folder / "settings.ini").read_text(encoding="utf-8"))
+    try: found.read_string(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ConfigError): return False
     return found.defaults().get("lib_name") == "creative_nb" or not (found.defaults() or found.sections())
 

@@ -193,29 +193,39 @@ def _imported(tree: ast.AST, package: str = "") -> set[str]:
             for i in range(1, n.count(".") + 2)}
 
 # %% ../nbs/10a_execute.ipynb #eae07330
-def _module_file(module: str) -> Path | None:
-    path = repo_root().joinpath(*module.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+def _module_file(module: str, root: Path) -> str | None:
+    path = os.path.join(root, *module.split("."))
+    return next((p for p in (f"{path}.py", os.path.join(path, "__init__.py")) if os.path.isfile(p)), None)
 
 @cache
-def _read_module(path: Path, modified: int) -> tuple[str, frozenset[str]]:
-    tree = _code(path.read_text(encoding="utf-8"))
-    return ast.unparse(tree), frozenset(_imported(tree, ".".join(path.relative_to(repo_root()).parent.parts)))
+def _read_module(path: str, root: Path, modified: int) -> tuple[str, frozenset[str]]:
+    tree = _code(Path(path).read_text(encoding="utf-8"))
+    return ast.unparse(tree), frozenset(_imported(tree, ".".join(Path(path).relative_to(root).parent.parts)))
 
-def _read(module: str) -> tuple[str, frozenset[str]]:
+def _read(module: str, root: Path) -> tuple[str, frozenset[str]]:
     "Code of a module and the names it imports."
-    path = _module_file(module)
-    return _read_module(path, path.stat().st_mtime_ns) if path else ("", frozenset())
+    path = _module_file(module, root)
+    return _read_module(path, root, os.stat(path).st_mtime_ns) if path else ("", frozenset())
+
+@cache
+def _read_notebook(path: Path, modified: int) -> tuple[list[str], frozenset[str]]:
+    trees = [_code(c) for c in code_cells(path)]
+    return [ast.unparse(t) for t in trees], frozenset().union(*map(_imported, trees))
+
+def _cells_of(notebook: str | Path) -> tuple[list[str], frozenset[str]]:
+    "Code of the cells of a notebook and the names they import."
+    path = Path(notebook).resolve()
+    return _read_notebook(path, path.stat().st_mtime_ns)
 
 # %% ../nbs/10a_execute.ipynb #d99ca622
 @checked
 def modules(notebook: File) -> list[str]:
     "The modules of creative_nb that `notebook` imports, directly or not, sorted."
-    found, new = set(), set().union(*(_imported(_code(c)) for c in code_cells(notebook)))
+    found, new, root = set(), set(_cells_of(notebook)[1]), repo_root()
     while new:
         found |= new
-        new = set().union(*(_read(m)[1] for m in new)) - found
-    return sorted(m for m in found if _module_file(m))
+        new = set().union(*(_read(m, root)[1] for m in new)) - found
+    return sorted(m for m in found if _module_file(m, root))
 
 # %% ../nbs/10a_execute.ipynb #dd36c552
 @checked
@@ -226,6 +236,5 @@ def code_hash(notebook: File) -> str:
 @checked
 def code_parts(notebook: File) -> list[str]:
     "The code a result depends on: the notebook's cells, the modules they import, the extensions of the checkout."
-    cells = [ast.unparse(_code(c)) for c in code_cells(notebook)]
-    return [*cells, *(f"{m}\n{_read(m)[0]}" for m in modules(notebook)),
+    return [*_cells_of(notebook)[0], *(f"{m}\n{_read(m, repo_root())[0]}" for m in modules(notebook)),
             *(bare_code(p.read_text("utf-8")) for p in extension_files())]

@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['GIVEN', 'FILES', 'Names', 'STARTER', 'Job', 'parameters', 'inputs', 'outputs', 'printed_inputs', 'decides', 'threads',
            'gpus', 'split_names', 'chosen_papers', 'chosen_settings', 'plan', 'with_needed', 'outputs_before',
-           'only_one', 'written', 'failed', 'check_options', 'run', 'selection', 'in_words', 'summary', 'changed',
-           'main']
+           'only_one', 'written', 'failed', 'check_options', 'run', 'selection', 'summary', 'changed', 'main']
 
 # %% ../nbs/10_pipeline.ipynb #42edeeb9
 import argparse, json, os, re, shutil, signal, subprocess, sys, time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from .checks import Count, NotNegative, Text, checked, extra
+from .checks import Count, Text, checked, extra
 from .core import File, digest, from_root, repo_root, write_text
 from .execute import (PARENT, check_parameters, code_parts, execute, follow_parent, from_here,
                                  known_parameters, modules, partials)
@@ -25,6 +24,7 @@ from .images import folder_stamp
 from .lookup import where
 from .paper import WHOLE, Paper, expect, known_settings, load_paper, paper_names, shelf
 from .published import printed_tables
+from .watch import in_words, own_bar, scratch_folder, watched_environment, watching
 
 # %% ../nbs/10_pipeline.ipynb #f46c048e
 @checked
@@ -117,7 +117,7 @@ def decides(job: Job) -> str:
 @checked
 def threads(job: Job, cores: Count) -> int:
     "Of `cores`, how many a job takes; Snakemake runs as many jobs at once as fit."
-    return 1 if job.scale == "smoke" else cores
+    return cores if job.scale == "paper" else 1
 
 def gpus() -> int:
     "Of the GPUs, how many a job takes: one, where there are any."
@@ -206,7 +206,7 @@ def _in_group(command: list[str], **kwargs) -> subprocess.CompletedProcess:
 @contextmanager
 def _scratch(scale: str):
     "A folder for the temporary files of a run, empty at its start and gone at its end."
-    folder = repo_root() / "runs" / scale / ".tmp"
+    folder = scratch_folder(scale)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     try: yield folder
@@ -231,7 +231,8 @@ def _snakemake(config: dict, *options: str, **kwargs) -> subprocess.CompletedPro
                "100MB", "--resources", f"gpu={max(1, torch.cuda.device_count())}", "--config",
                f"run={json.dumps(config)}"]
     with _scratch(config["scale"]) as folder:
-        return _in_group(command, cwd=repo_root(), stdin=subprocess.DEVNULL, env=os.environ | _places(folder), **kwargs)
+        places = _places(folder) | watched_environment(config["scale"])
+        return _in_group(command, cwd=repo_root(), stdin=subprocess.DEVNULL, env=os.environ | places, **kwargs)
 
 # %% ../nbs/10_pipeline.ipynb #5999dd55
 @contextmanager
@@ -337,10 +338,11 @@ def run(
     with only_one(scale):
         _check_dates(jobs)
         _forget_incomplete(jobs)
-        code = _snakemake(config, *options, *([] if asked.dryrun else ["--quiet", "all"])).returncode
+        with nullcontext() if asked.dryrun else watching(scale):
+            code = _snakemake(config, *options, *([] if asked.dryrun else ["--quiet", "all"])).returncode
         if not asked.dryrun: _check_finished(jobs, code, started, lambda: _snakemake(config, *options, "--dry-run"))
     if asked.dryrun and code: raise RuntimeError("snakemake could not plan the run; its reasons are above")
-    if not asked.dryrun: summary(jobs)
+    if not asked.dryrun: _end(jobs, time.time() - started)
 
 # %% ../nbs/10_pipeline.ipynb #e5c159a3
 @checked
@@ -349,24 +351,25 @@ def selection(scale: Text, papers: Names = None, settings: Names = None, change:
     return {"scale": scale, "papers": split_names(papers), "settings": split_names(settings), "change": change,
             "only": split_names(only)}
 
-# %% ../nbs/10_pipeline.ipynb #9d0f63de
-@checked
-def in_words(seconds: NotNegative) -> str:
-    "A duration as people say it."
-    if seconds < 120: return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
 # %% ../nbs/10_pipeline.ipynb #daaa56ca
 @checked
 def summary(jobs: list[Job]):
-    "Print the main results of a run, where to find the rest, and how long it took."
+    "Print the main results of a run, and where to find the rest."
     done = [j for j in jobs if from_root(j.output).is_file()]
     for paper, scale in dict.fromkeys((j.paper.name, j.scale) for j in done):
         text = from_root(shelf(paper, WHOLE, scale)) / "summary.txt"
         if text.is_file(): print(f"\n{paper}\n" + text.read_text(encoding="utf-8").strip())
-    seconds = sum(_metadata(j.output)["papermill"]["duration"] or 0 for j in done)
-    print(f"\n{len(done)} notebooks, {in_words(seconds)} in all; executed notebooks, tables and figures:")
+    print("\nexecuted notebooks, tables and figures:")
     for folder in sorted({str(Path(j.output).parent) for j in done}): print(f"  {folder}")
+
+# %% ../nbs/10_pipeline.ipynb #20872823
+def _end(jobs: list[Job], seconds: float):
+    "The last lines of a run: results, how long it took, and the page."
+    from creative_nb.summary import save_page, show_page
+    summary(jobs)
+    path = save_page(jobs, seconds)
+    print(f"{len(jobs)} notebook{'s' * (len(jobs) > 1)}, {in_words(seconds)}. All of it on one page: {from_here(path)}")
+    show_page(path)
 
 # %% ../nbs/10_pipeline.ipynb #0f849757
 def _arguments() -> argparse.ArgumentParser:
@@ -416,11 +419,7 @@ def _more_arguments(commands):
 # %% ../nbs/10_pipeline.ipynb #bafaf4a0
 def _execute(a: argparse.Namespace):
     follow_parent()
-    name, start = from_here(Path(a.output).resolve()), time.monotonic()
-    if not sys.stderr.isatty(): os.environ.setdefault("CREATIVE_NB_PROGRESS", "0")
-    print(f"{name} ...", flush=True)
-    execute(a.notebook, a.output, _json_object(a.parameters))
-    print(f"{name} done in {in_words(time.monotonic() - start)}", flush=True)
+    with own_bar(): execute(a.notebook, a.output, _json_object(a.parameters))
 
 # %% ../nbs/10_pipeline.ipynb #afa8f771
 def _release(a: argparse.Namespace):
@@ -460,4 +459,6 @@ def main(argv: list[str] | None = None):
         sys.exit(130)
 
 # %% ../nbs/10_pipeline.ipynb #f9df2b1f
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    from creative_nb.pipeline import main  # of the module that others import, whose classes are theirs
+    main()

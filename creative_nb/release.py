@@ -187,9 +187,9 @@ def readme() -> str:
 
 # %% ../nbs/10b_release.ipynb #8851c4b5
 @checked
-def index_markdown(paper: Text) -> str:
-    "The index of a paper as a table in Markdown, with links seen from `nbs/`."
-    link = lambda text, path: f"[{text}]({os.path.relpath(path, 'nbs')})"
+def index_markdown(paper: Text, seen_from: Text = "nbs") -> str:
+    "The index of a paper as a table in Markdown, with links seen from a folder of the checkout."
+    link = lambda text, path: f"[{text}]({os.path.relpath(path, seen_from)})"
     rows = ["| printed | made by | measured |", "|---|---|---|"]
     for r in index_table(paper).itertuples():
         pictures = sorted(repo_root().glob(f"figures/{paper}/*/{r.figure}.[pj][np]g")) if r.figure else []

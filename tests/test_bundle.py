@@ -187,15 +187,25 @@ def test_hooks_are_the_checks():
 MEASURED = ROOT / "data/measured/das2020"
 
 
-def test_the_readme_quotes_the_measured_tables():
-    "Numbers in the table of the README are those of data/measured, rounded."
+def markdown(path: Path) -> str:
+    "What a notebook says: its prose, and the tables that its code makes."
+    cells = nbformat.read(path, 4).cells
+    made = [o.get("data", {}).get("text/markdown", "") for c in cells for o in c.get("outputs", [])]
+    return "\n".join([*(c.source for c in cells if c.cell_type == "markdown"), *made])
+
+
+GUIDE = {p.stem: markdown(p) for p in sorted((ROOT / "nbs/guide").glob("*.ipynb"))}
+
+
+def test_the_guide_quotes_the_measured_tables():
+    "Numbers in the tables of guide/numbers are those of data/measured, rounded."
     import pandas as pd
     from creative_nb.experiment import Run
     from creative_nb.published import compare, rank_correlation
     losses = pd.read_csv(MEASURED / "all/table3_vae_losses.csv").set_index("dataset")
     facts = pd.read_csv(MEASURED / "all/facts.csv").set_index(["dataset", "fact"]).value
     judged = pd.read_csv(MEASURED / "all/recon_distance.csv").set_index(["dataset", "method"]).recon_distance
-    rows = {k: [] for k in ("losses", "dead", "off", "low-active", "deviation", "rank")}
+    rows, far = {k: [] for k in ("losses", "dead", "off", "low-active")}, []
     for d in ("mnist", "fmnist", "combined"):
         run = Run("das2020", d, "paper")
         sweep, printed = pd.read_csv(MEASURED / d / "metric_sweep.csv"), run.printed(run.printed_name("metric_sweep"))
@@ -203,19 +213,39 @@ def test_the_readme_quotes_the_measured_tables():
         rows["dead"].append(f"{facts[d, 'dead_neurons_layer3']:.0f}")
         rows["off"].append(f"{facts[d, 'off_neurons_mean']:.0f} ± {facts[d, 'off_neurons_std']:.0f}")
         rows["low-active"].append(f"{judged[d, 'low-active']:.2f}")
-        off = compare(sweep, printed).deviation
-        rows["deviation"].append(f"{off.median():.1f} % ({off.quantile(0.9):.1f} %, {off.max():.0f} %)")
-        ranks = rank_correlation(sweep, printed).spearman
-        rows["rank"].append(f"{ranks[5]:.2f} ({ranks.min():.2f})")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, quoted in rows.items():  # a printed value may come before ours, with an arrow
-        assert re.search(r" \| ".join(rf"(?:[^|]+ → )?{re.escape(q)}" for q in quoted), text), (name, quoted)
+        off, ranks = compare(sweep, printed).deviation, rank_correlation(sweep, printed).spearman
+        shown = [f"{off.median():.1f} %", f"{off.quantile(0.9):.1f} %", f"{off.max():.0f} %"]
+        far.append(" | ".join([*shown, f"{ranks[5]:.2f}", f"{ranks.min():.2f}"]))
+    text = GUIDE["numbers"]
+    for name, quoted in rows.items():  # each after its printed value
+        assert re.search(r" \| ".join(rf"[^|]+ \| {re.escape(q)}" for q in quoted), text), (name, quoted)
+    assert [row for row in far if row not in text] == []
     for d in ("mnist", "fmnist"): assert f"{100 * facts[d, 'classifier_test_accuracy']:.2f} %" in text
 
 
-def test_commands_of_the_readme_are_understood():
-    "The settings and parameters that its commands name exist."
+def test_the_table_of_the_readme_is_what_its_code_makes():
+    names, cells = {}, [c for c in nbformat.read(ROOT / "nbs/index.ipynb", 4).cells if c.cell_type == "code"]
+    at = next(i for i, c in enumerate(cells) if "printed_table" in c.source)
+    for cell in cells[at:-1]: exec(cell.source, names)
+    before, last = cells[-1].source.rsplit("Markdown(", 1)
+    exec(f"{before}made = Markdown({last}", names)
+    assert names["made"].data in (ROOT / "README.md").read_text(encoding="utf-8").replace("](nbs/", "](")
+
+
+def test_the_readme_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 1200 and (ROOT / "figures/pairs.png").stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("name", GUIDE)
+def test_links_of_the_guide_lead_somewhere(name):
+    links = re.findall(r'(?:\]\(|src="|href=")([^)"\s#]+)', GUIDE[name])
+    assert [k for k in links if not re.match("[a-z]+:", k) and not (ROOT / "nbs/guide" / k).exists()] == []
+
+
+def test_commands_of_the_readme_are_understood():
+    "The settings and parameters that its commands, and those of the guide, name exist."
+    text = "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), *GUIDE.values()])
     commands = re.findall(r"^(?:\$ )?(make (?:paper|where|annotate)[^\n#]*)", text, re.M)
     assert len(commands) > 2
     for command in commands:

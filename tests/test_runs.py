@@ -690,7 +690,7 @@ def test_what_killed_runs_left_is_gone_after_the_next(checkout):
         path.write_text("left")
     run_smoke()
     left = sorted(p.name for p in (checkout / "runs").rglob("*") if p.is_file())
-    assert left == [".lock", "01_vae_losses.ipynb", "02_neurons.ipynb", "99_report.ipynb"]
+    assert left == [".lock", "01_vae_losses.ipynb", "02_neurons.ipynb", "99_report.ipynb", "summary.html"]
 
 
 def test_an_interrupt_is_no_traceback(checkout, monkeypatch, capsys):

@@ -123,11 +123,10 @@ image_set("GAN, temperature 0.5", "li2020", needs=("gan",))(partial(_gan, scale=
 
 # %% ../../nbs/atlas/01_sets.ipynb #010397e9
 def kept_embeddings(run: Run) -> dict[str, torch.Tensor]:
-    "(classes, trials, D) by method, from li2020's run of this scale or the committed ones; none if there are none."
-    name = f"{run.dataset}_embeddings.safetensors"
-    places = [f"runs/{run.setting.scale}/li2020/{run.setting.name}/checkpoints/{name}", f"data/checkpoints/{name}"]
-    found = next((p for p in map(from_root, places) if p.is_file()), None)
-    return load_tensors(found)[0] if found else {}
+    """(classes, trials, D) by method, the committed ones, so that a run beside this one changes nothing;
+    none if there are none."""
+    found = from_root(f"data/checkpoints/{run.dataset}_embeddings.safetensors")
+    return load_tensors(found)[0] if found.is_file() else {}
 
 # %% ../../nbs/atlas/01_sets.ipynb #cdc62425
 def _embedded(run, n, seed, name):
