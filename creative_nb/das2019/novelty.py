@@ -121,7 +121,8 @@ def plot_ratios(run: Run, compared: pd.DataFrame, ax=None):
     ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")[1] if ax is None else ax
     row = compared.method.map(run.label) + compared.perturbation.map(lambda p: f", {p}".rstrip(", ").replace("%", " %"))
     wide = compared.assign(row=row).pivot(index="row", columns="column", values="ratio")
-    wide = wide.loc[row.unique(), compared.column.unique()].rename(columns=lambda c: METRICS[c].short.replace(" ", "\n"))
+    wide = wide.loc[row.unique(), compared.column.unique()]
+    wide = wide.rename(columns=lambda c: METRICS[c].short.replace(" ", "\n"))
     sns.heatmap(wide, center=1, vmin=0.8, vmax=1.2, cmap="vlag", annot=True, fmt=".2f", annot_kws={"size": 8}, ax=ax,
                 cbar_kws={"label": "measured / printed"})
     ax.set(xlabel="", ylabel="", title=run.title)
