@@ -18,7 +18,7 @@ BIN := '$(VENV)/bin'
 INSTALLED := $(subst $(empty) ,\ ,$(VENV))/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper where annotate test test-faults lab release readme lock install
+.PHONY: help paper where annotate test test-faults lab release readme site lock install
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo 'make lab                                JupyterLab on the notebooks'
 	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
+	@echo 'make site                               the site: notebooks with search, papers, chapters and signatures, in _site/html'
 	@echo 'make lock                               write the versions installed here to requirements.lock; LOCKED=1 installs those'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
@@ -60,6 +61,10 @@ release: $(INSTALLED)
 
 readme: $(INSTALLED)
 	@$(PIPELINE) readme
+
+# Notebooks are shown with their committed outputs; nothing is executed.
+site: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m creative_nb.site
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab --notebook-dir nbs

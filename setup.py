@@ -22,5 +22,5 @@ setup(
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={name: cfg[f"{name}_requirements"].split()
-                    for name in ("dev", "bayes", "diffusion", "diversity", "pretrained")},
+                    for name in ("dev", "bayes", "diffusion", "diversity", "pretrained", "site")},
 )
