@@ -19,7 +19,7 @@ BIN := '$(VENV)/bin'
 INSTALLED := $(subst $(empty) ,\ ,$(VENV))/.creative_nb
 PIPELINE := $(BIN)/python -m creative_nb.pipeline
 
-.PHONY: help paper where annotate test test-faults test-cluster lab release archive readme lock install
+.PHONY: help paper where annotate test test-faults test-cluster lab release archive readme site lock install
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,7 @@ help:
 	@echo 'make release PAPER=das2020              copy a finished run of scale paper into data/, figures/ and nbs/'
 	@echo 'make archive                            the commit as a zip to deposit, with checksums, a list of results and metadata'
 	@echo 'make readme                             make README.md from nbs/index.ipynb'
+	@echo 'make site                               the site: notebooks with search, papers, chapters and signatures, in _site/html'
 	@echo 'make lock                               write the versions installed here to requirements.lock; LOCKED=1 installs those'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that makes .venv; VENV="$$CONDA_PREFIX" uses a conda environment instead.'
@@ -71,6 +72,10 @@ test-cluster: $(INSTALLED)
 
 archive: $(INSTALLED)
 	@$(BIN)/python -m creative_nb.archive
+
+# Notebooks are shown with their committed outputs; nothing is executed.
+site: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m creative_nb.site
 
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab --notebook-dir nbs
