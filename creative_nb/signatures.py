@@ -8,7 +8,8 @@ __all__ = ['NO_SOURCE', 'comments', 'explained', 'signature', 'constants', 'setu
 # %% ../nbs/10j_signatures.ipynb #4cbdcabd
 import ast, dataclasses, functools, inspect, re, sys
 from pathlib import Path
-from typing import Annotated, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 from .checks import Kind, Text, checked
 from .core import repo_root
@@ -63,7 +64,8 @@ def comments(o: object) -> dict[str, str]:
 def _expected(hint) -> str:
     "What a value must be besides its type."
     if get_origin(hint) is Annotated: return next((k.expected for k in hint.__metadata__ if isinstance(k, Kind)), "")
-    return next(filter(None, map(_expected, get_args(hint))), "")
+    others = [h for h in get_args(hint) if h is not type(None)]
+    return _expected(others[0]) if get_origin(hint) in (Union, UnionType) and len(others) == 1 else ""
 
 @checked
 def explained(o: object) -> dict[str, str]:
