@@ -207,7 +207,7 @@ def _experiments_table(paper: str) -> str:
     return "\n".join(rows)
 
 def _below(paper: str) -> str:
-    return toctree((f"/{e.path}" for entries in experiments(paper).values() for e in entries), hidden="")
+    return toctree((f"/{entries[0].path}" for entries in experiments(paper).values()), hidden="")
 
 # %% ../nbs/10k_site.ipynb #3888d8d7
 def _gallery(paper: str, index) -> str:
@@ -338,9 +338,14 @@ def write_pages(folder: File) -> Source:
     return source
 
 # %% ../nbs/10k_site.ipynb #28f3803f
+def _copies(copies: list[Entry]) -> str:
+    "Links to the executed copies of a notebook, which stand below it in the tree."
+    links = ", ".join(f"[{Path(e.path).parent.name}](/{e.path})" for e in copies)
+    return f"Also executed for {links}.\n\n" + toctree((f"/{e.path}" for e in copies), hidden="") if copies else ""
+
 def _write_paper(source: Source, paper: str):
     for own, *copies in experiments(paper).values():
-        source.notebook(own, above=_signatures(own))
+        source.notebook(own, above="\n\n".join(filter(None, [_signatures(own), _copies(copies)])))
         for copy in copies: source.notebook(copy, f"nbs/{paper}", setting=Path(copy.path).parent.name)
     source.page(f"nbs/{paper}.md", source._linked(paper_page(paper), "nbs"))
 
@@ -349,11 +354,12 @@ def _write_paper(source: Source, paper: str):
 def broken_links(site: File) -> list[str]:
     "Links between the pages of a built site that lead nowhere: page and link."
     site = Path(site)
-    texts = {p: p.read_text(encoding="utf-8") for p in site.rglob("*.html")}
-    ids = {p: set(re.findall(r'<[^<>]*\s(?:id|name)="([^"]*)"', text)) for p, text in texts.items()}
+    code = re.compile(r"<pre>.*?</pre>", re.S)
+    texts = {p: code.sub("", p.read_text(encoding="utf-8")) for p in site.rglob("*.html")}
+    ids = {p: set(re.findall(r'\s(?:id|name)="([^"]*)"', text)) for p, text in texts.items()}
     broken = []
     for page, text in texts.items():
-        for target in sorted(set(re.findall(r'<[^<>]*\s(?:href|src)="([^"]*)"', text))):
+        for target in sorted(set(re.findall(r'\s(?:href|src)="([^"]*)"', text))):
             if not _leads(page, target, ids): broken.append(f"{page.relative_to(site)}: {target}")
     return broken
 
