@@ -170,10 +170,11 @@ def notebook(self: Source, about: Entry, base: str = "", above: str = "", settin
     self.page(about.path, nbformat.writes(nb))
 
 # %% ../nbs/10k_site.ipynb #55f1c39c
-def toctree(paths: Iterable[str], **options: str) -> str:
-    "The pages below a page, in their order."
-    lines = [f":{k}: {v}".rstrip() for k, v in options.items()] + list(paths)
-    return "\n".join(["```{toctree}", *lines, "```"])
+@checked
+def toctree(paths: Iterable[str], caption: str = "") -> str:
+    "The pages below a page, in their order, under a caption in the tree beside every page."
+    head = ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else [])]
+    return "\n".join([*head, *paths, "```"])
 
 def _listed(entries: Iterable[Entry]) -> str:
     return "\n".join(f"- [{e.title}](/{e.path}){f': {e.summary}' if e.summary else ''}" for e in entries)
@@ -207,7 +208,7 @@ def _experiments_table(paper: str) -> str:
     return "\n".join(rows)
 
 def _below(paper: str) -> str:
-    return toctree((f"/{entries[0].path}" for entries in experiments(paper).values()), hidden="")
+    return toctree((f"/{entries[0].path}" for entries in experiments(paper).values()))
 
 # %% ../nbs/10k_site.ipynb #3888d8d7
 def _gallery(paper: str, index) -> str:
@@ -232,7 +233,7 @@ def library_page() -> str:
     found = chapters()
     return "\n\n".join(["# Library", "The chapters in reading order. A chapter uses only what stands above it, and "
         "exports its code to the module in brackets.", _grouped(found, lambda e: _listed([e])),
-        toctree((f"/{e.path}" for e in found), hidden="")])
+        toctree((f"/{e.path}" for e in found))])
 
 # %% ../nbs/10k_site.ipynb #8a499be2
 def modules() -> list[Entry]:
@@ -263,7 +264,7 @@ def api_index() -> str:
     papers = [(p, [es[0] for es in experiments(p).values() if es[0].module]) for p in paper_names()]
     return "\n\n".join(["# API", _grouped(chapters(), line),
                         *(f"## {p}\n\n" + "\n".join(map(line, es)) for p, es in papers if es),
-                        toctree((f"/{_api(e)}" for e in modules()), hidden="")])
+                        toctree((f"/{_api(e)}" for e in modules()))])
 
 # %% ../nbs/10k_site.ipynb #95a1bc95
 def _math(translator, node, display: str):
@@ -292,7 +293,7 @@ def start_page() -> str:
         "[On one page](/nbs/index.ipynb): what it does, printed numbers beside ours, installation, data.", PICTURE,
         "## Papers", *map(_card, papers), "## Guide", _listed(guide()), "## Tutorials", _listed(tutorials()),
         "## Reference", _reference(),
-        toctree(["On one page </nbs/index>"], hidden=""), *_sections(papers)])
+        toctree(["On one page </nbs/index>"]), *_sections(papers)])
 
 # %% ../nbs/10k_site.ipynb #e872d255
 TEXTS = ("CONTRIBUTING.md", "data/published/README.md", "REPRODUCIBILITY.md", "data/LICENCES.md", "CHANGELOG.md")
@@ -310,7 +311,7 @@ def _sections(papers: list) -> list[str]:
     below = {"Papers": [f"{p.name}: {p.title} </nbs/{p.name}>" for p in papers],
              "Guide": [f"/{e.path}" for e in guide()], "Tutorials": [f"/{e.path}" for e in tutorials()],
              "Reference": ["/library", "/api/index", *(f"/{path.removesuffix('.md')}" for path in TEXTS)]}
-    return [toctree(paths, hidden="", caption=caption) for caption, paths in below.items()]
+    return [toctree(paths, caption) for caption, paths in below.items()]
 
 # %% ../nbs/10k_site.ipynb #18d218fb
 PICTURE = """[![Every method on one map](/figures/atlas/fmnist/fidelity_and_diversity.png)](/nbs/atlas/01_sets.ipynb)"""
@@ -341,7 +342,7 @@ def write_pages(folder: File) -> Source:
 def _copies(copies: list[Entry]) -> str:
     "Links to the executed copies of a notebook, which stand below it in the tree."
     links = ", ".join(f"[{Path(e.path).parent.name}](/{e.path})" for e in copies)
-    return f"Also executed for {links}.\n\n" + toctree((f"/{e.path}" for e in copies), hidden="") if copies else ""
+    return f"Also executed for {links}.\n\n" + toctree((f"/{e.path}" for e in copies)) if copies else ""
 
 def _write_paper(source: Source, paper: str):
     for own, *copies in experiments(paper).values():
@@ -373,6 +374,7 @@ def _leads(page: Path, target: str, ids: dict) -> bool:
 
 # %% ../nbs/10k_site.ipynb #3696e947
 @patch
+@checked
 def forget(self: Source, html: Path):
     "Remove the pages that an earlier build has made of what is gone."
     made = {"genindex.html", "py-modindex.html", "search.html"}
