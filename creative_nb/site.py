@@ -208,7 +208,7 @@ def _experiments_table(paper: str) -> str:
     return "\n".join(rows)
 
 def _below(paper: str) -> str:
-    return toctree((f"/{entries[0].path}" for entries in experiments(paper).values()))
+    return toctree(f"/{entries[0].path}" for entries in experiments(paper).values())
 
 # %% ../nbs/10k_site.ipynb #3888d8d7
 def _gallery(paper: str, index) -> str:
@@ -233,7 +233,7 @@ def library_page() -> str:
     found = chapters()
     return "\n\n".join(["# Library", "The chapters in reading order. A chapter uses only what stands above it, and "
         "exports its code to the module in brackets.", _grouped(found, lambda e: _listed([e])),
-        toctree((f"/{e.path}" for e in found))])
+        toctree(f"/{e.path}" for e in found)])
 
 # %% ../nbs/10k_site.ipynb #8a499be2
 def modules() -> list[Entry]:
@@ -264,7 +264,7 @@ def api_index() -> str:
     papers = [(p, [es[0] for es in experiments(p).values() if es[0].module]) for p in paper_names()]
     return "\n\n".join(["# API", _grouped(chapters(), line),
                         *(f"## {p}\n\n" + "\n".join(map(line, es)) for p, es in papers if es),
-                        toctree((f"/{_api(e)}" for e in modules()))])
+                        toctree(f"/{_api(e)}" for e in modules())])
 
 # %% ../nbs/10k_site.ipynb #95a1bc95
 def _math(translator, node, display: str):
@@ -342,7 +342,7 @@ def write_pages(folder: File) -> Source:
 def _copies(copies: list[Entry]) -> str:
     "Links to the executed copies of a notebook, which stand below it in the tree."
     links = ", ".join(f"[{Path(e.path).parent.name}](/{e.path})" for e in copies)
-    return f"Also executed for {links}.\n\n" + toctree((f"/{e.path}" for e in copies)) if copies else ""
+    return f"Also executed for {links}.\n\n" + toctree(f"/{e.path}" for e in copies) if copies else ""
 
 def _write_paper(source: Source, paper: str):
     for own, *copies in experiments(paper).values():
