@@ -27,7 +27,8 @@ def html(source) -> Path:
 
 def links(page: Path) -> set[Path]:
     "The pages that a page links to."
-    targets = re.findall(r'\shref="([^"#?:]+\.html)', page.read_text(encoding="utf-8"))
+    text = re.sub(r"<pre>.*?</pre>", "", page.read_text(encoding="utf-8"), flags=re.S)
+    targets = re.findall(r'\shref="([^"#?:]+\.html)', text)
     return {Path(os.path.normpath(page.parent / unquote(t))) for t in targets}
 
 
