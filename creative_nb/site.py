@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['README', 'LINK', 'CODE', 'FIGURE', 'TEXTS', 'PICTURE', 'Entry', 'entry', 'chapters', 'guide', 'tutorials',
-           'experiments', 'Source', 'toctree', 'paper_page', 'library_page', 'modules', 'api_page', 'api_index',
-           'setup', 'start_page', 'write_pages', 'broken_links', 'build', 'main']
+           'experiments', 'Source', 'paper_page', 'library_page', 'modules', 'api_page', 'api_index', 'setup',
+           'start_page', 'write_pages', 'broken_links', 'build', 'main']
 
 # %% ../nbs/10k_site.ipynb #5fe4c2b3
 import dataclasses, functools, json, os, re, shutil, sys, textwrap
@@ -170,7 +170,7 @@ def notebook(self: Source, about: Entry, base: str = "", above: str = "", settin
     self.page(about.path, nbformat.writes(nb))
 
 # %% ../nbs/10k_site.ipynb #55f1c39c
-def toctree(paths: Iterable[str], **options: str) -> str:
+def _toctree(paths: Iterable[str], **options: str) -> str:
     "The pages below a page, in their order."
     lines = [f":{k}: {v}".rstrip() for k, v in options.items()] + list(paths)
     return "\n".join(["```{toctree}", *lines, "```"])
@@ -207,7 +207,7 @@ def _experiments_table(paper: str) -> str:
     return "\n".join(rows)
 
 def _below(paper: str) -> str:
-    return toctree((f"/{e.path}" for entries in experiments(paper).values() for e in entries), hidden="")
+    return _toctree((f"/{e.path}" for entries in experiments(paper).values() for e in entries), hidden="")
 
 # %% ../nbs/10k_site.ipynb #3888d8d7
 def _gallery(paper: str, index) -> str:
@@ -232,7 +232,7 @@ def library_page() -> str:
     found = chapters()
     return "\n\n".join(["# Library", "The chapters in reading order. A chapter uses only what stands above it, and "
         "exports its code to the module in brackets.", _grouped(found, lambda e: _listed([e])),
-        toctree((f"/{e.path}" for e in found), hidden="")])
+        _toctree((f"/{e.path}" for e in found), hidden="")])
 
 # %% ../nbs/10k_site.ipynb #8a499be2
 def modules() -> list[Entry]:
@@ -263,7 +263,7 @@ def api_index() -> str:
     papers = [(p, [es[0] for es in experiments(p).values() if es[0].module]) for p in paper_names()]
     return "\n\n".join(["# API", _grouped(chapters(), line),
                         *(f"## {p}\n\n" + "\n".join(map(line, es)) for p, es in papers if es),
-                        toctree((f"/{_api(e)}" for e in modules()), hidden="")])
+                        _toctree((f"/{_api(e)}" for e in modules()), hidden="")])
 
 # %% ../nbs/10k_site.ipynb #95a1bc95
 def _math(translator, node, display: str):
@@ -292,7 +292,7 @@ def start_page() -> str:
         "[On one page](/nbs/index.ipynb): what it does, printed numbers beside ours, installation, data.", PICTURE,
         "## Papers", *map(_card, papers), "## Guide", _listed(guide()), "## Tutorials", _listed(tutorials()),
         "## Reference", _reference(),
-        toctree(["On one page </nbs/index>"], hidden=""), *_sections(papers)])
+        _toctree(["On one page </nbs/index>"], hidden=""), *_sections(papers)])
 
 # %% ../nbs/10k_site.ipynb #e872d255
 TEXTS = ("CONTRIBUTING.md", "data/published/README.md", "REPRODUCIBILITY.md", "data/LICENCES.md", "CHANGELOG.md")
@@ -310,7 +310,7 @@ def _sections(papers: list) -> list[str]:
     below = {"Papers": [f"{p.name}: {p.title} </nbs/{p.name}>" for p in papers],
              "Guide": [f"/{e.path}" for e in guide()], "Tutorials": [f"/{e.path}" for e in tutorials()],
              "Reference": ["/library", "/api/index", *(f"/{path.removesuffix('.md')}" for path in TEXTS)]}
-    return [toctree(paths, hidden="", caption=caption) for caption, paths in below.items()]
+    return [_toctree(paths, hidden="", caption=caption) for caption, paths in below.items()]
 
 # %% ../nbs/10k_site.ipynb #18d218fb
 PICTURE = """[![Every method on one map](/figures/atlas/fmnist/fidelity_and_diversity.png)](/nbs/atlas/01_sets.ipynb)"""
@@ -368,6 +368,7 @@ def _leads(page: Path, target: str, ids: dict) -> bool:
 
 # %% ../nbs/10k_site.ipynb #3696e947
 @patch
+@checked
 def forget(self: Source, html: Path):
     "Remove the pages that an earlier build has made of what is gone."
     made = {"genindex.html", "py-modindex.html", "search.html"}

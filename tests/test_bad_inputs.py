@@ -26,7 +26,8 @@ from creative_nb.generators import Prior
 TABLE = Path(__file__).with_name("bad_inputs.csv")
 # What the library itself calls, thousands of times or with what it has checked.
 INTERNAL = {"checks", "select", "core.batches", "core.progress", "common.patch", "common.rng", "novelty.Views",
-            "annotation_tool.main", "archive.main", "cluster.main", "machines.main", "pipeline.main", "study.main"}
+            "annotation_tool.main", "archive.main", "cluster.main", "machines.main", "pipeline.main", "site.main",
+            "study.main"}
 PROTOCOL = {"forward", "plan", "members", "layer", "draws", "change", "choose", "values"}  # networks, methods
 ANYTHING = (inspect.Parameter.empty, object)  # annotations of arguments that take everything
 SPACE = {"np": np, "torch": torch, "pd": pd, "nan": math.nan, "inf": math.inf, "Path": Path}
