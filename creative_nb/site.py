@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['README', 'LINK', 'CODE', 'FIGURE', 'TEXTS', 'PICTURE', 'Entry', 'entry', 'chapters', 'guide', 'tutorials',
-           'experiments', 'Source', 'toctree', 'paper_page', 'library_page', 'modules', 'api_page', 'api_index',
-           'setup', 'start_page', 'write_pages', 'broken_links', 'build', 'main']
+           'experiments', 'Source', 'paper_page', 'library_page', 'modules', 'api_page', 'api_index', 'setup',
+           'start_page', 'write_pages', 'broken_links', 'build', 'main']
 
 # %% ../nbs/10k_site.ipynb #5fe4c2b3
 import dataclasses, functools, json, os, re, shutil, sys, textwrap
@@ -170,11 +170,10 @@ def notebook(self: Source, about: Entry, base: str = "", above: str = "", settin
     self.page(about.path, nbformat.writes(nb))
 
 # %% ../nbs/10k_site.ipynb #55f1c39c
-@checked
-def toctree(paths: Iterable[str], caption: str = "") -> str:
-    "The pages below a page, in their order, under a caption in the tree beside every page."
-    head = ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else [])]
-    return "\n".join([*head, *paths, "```"])
+def _toctree(paths: Iterable[str], **options: str) -> str:
+    "The pages below a page, in their order."
+    lines = [f":{k}: {v}".rstrip() for k, v in options.items()] + list(paths)
+    return "\n".join(["```{toctree}", *lines, "```"])
 
 def _listed(entries: Iterable[Entry]) -> str:
     return "\n".join(f"- [{e.title}](/{e.path}){f': {e.summary}' if e.summary else ''}" for e in entries)
@@ -208,7 +207,7 @@ def _experiments_table(paper: str) -> str:
     return "\n".join(rows)
 
 def _below(paper: str) -> str:
-    return toctree(f"/{entries[0].path}" for entries in experiments(paper).values())
+    return _toctree((f"/{entries[0].path}" for entries in experiments(paper).values()), hidden="")
 
 # %% ../nbs/10k_site.ipynb #3888d8d7
 def _gallery(paper: str, index) -> str:
@@ -233,7 +232,7 @@ def library_page() -> str:
     found = chapters()
     return "\n\n".join(["# Library", "The chapters in reading order. A chapter uses only what stands above it, and "
         "exports its code to the module in brackets.", _grouped(found, lambda e: _listed([e])),
-        toctree(f"/{e.path}" for e in found)])
+        _toctree((f"/{e.path}" for e in found), hidden="")])
 
 # %% ../nbs/10k_site.ipynb #8a499be2
 def modules() -> list[Entry]:
@@ -264,7 +263,7 @@ def api_index() -> str:
     papers = [(p, [es[0] for es in experiments(p).values() if es[0].module]) for p in paper_names()]
     return "\n\n".join(["# API", _grouped(chapters(), line),
                         *(f"## {p}\n\n" + "\n".join(map(line, es)) for p, es in papers if es),
-                        toctree(f"/{_api(e)}" for e in modules())])
+                        _toctree((f"/{_api(e)}" for e in modules()), hidden="")])
 
 # %% ../nbs/10k_site.ipynb #95a1bc95
 def _math(translator, node, display: str):
@@ -293,7 +292,7 @@ def start_page() -> str:
         "[On one page](/nbs/index.ipynb): what it does, printed numbers beside ours, installation, data.", PICTURE,
         "## Papers", *map(_card, papers), "## Guide", _listed(guide()), "## Tutorials", _listed(tutorials()),
         "## Reference", _reference(),
-        toctree(["On one page </nbs/index>"]), *_sections(papers)])
+        _toctree(["On one page </nbs/index>"], hidden=""), *_sections(papers)])
 
 # %% ../nbs/10k_site.ipynb #e872d255
 TEXTS = ("CONTRIBUTING.md", "data/published/README.md", "REPRODUCIBILITY.md", "data/LICENCES.md", "CHANGELOG.md")
@@ -311,7 +310,7 @@ def _sections(papers: list) -> list[str]:
     below = {"Papers": [f"{p.name}: {p.title} </nbs/{p.name}>" for p in papers],
              "Guide": [f"/{e.path}" for e in guide()], "Tutorials": [f"/{e.path}" for e in tutorials()],
              "Reference": ["/library", "/api/index", *(f"/{path.removesuffix('.md')}" for path in TEXTS)]}
-    return [toctree(paths, caption) for caption, paths in below.items()]
+    return [_toctree(paths, hidden="", caption=caption) for caption, paths in below.items()]
 
 # %% ../nbs/10k_site.ipynb #18d218fb
 PICTURE = """[![Every method on one map](/figures/atlas/fmnist/fidelity_and_diversity.png)](/nbs/atlas/01_sets.ipynb)"""
@@ -342,7 +341,7 @@ def write_pages(folder: File) -> Source:
 def _copies(copies: list[Entry]) -> str:
     "Links to the executed copies of a notebook, which stand below it in the tree."
     links = ", ".join(f"[{Path(e.path).parent.name}](/{e.path})" for e in copies)
-    return f"Also executed for {links}.\n\n" + toctree(f"/{e.path}" for e in copies) if copies else ""
+    return f"Also executed for {links}.\n\n" + _toctree((f"/{e.path}" for e in copies), hidden="") if copies else ""
 
 def _write_paper(source: Source, paper: str):
     for own, *copies in experiments(paper).values():
