@@ -28,7 +28,8 @@ def html(source) -> Path:
     from sphinx.cmd.build import build_main
     to, ours = source.folder.parent, [p for p in source.files if Path(p).suffix in (".md", ".ipynb")]
     away = ",".join(p for p in ours if p not in SOME)
-    quiet = "suppress_warnings=myst.header,ref.python,myst.xref_missing,toc.excluded,toc.not_readable"
+    quiet = "suppress_warnings=" + ",".join(["myst.header", "myst.xref_missing", "ref.python", "toc.not_included",
+                                             "toc.not_readable", "toc.excluded"])
     assert not build_main(["-q", "-W", "--keep-going", "-c", str(ROOT / "site"), "-d", str(to / "doctrees"),
                            "-D", f"exclude_patterns={away}", "-D", quiet, str(source.folder), str(to / "html")])
     return to / "html"
