@@ -121,11 +121,15 @@ def spanning_length(distances: Distances) -> float:
 # %% ../nbs/05d_diversity.ipynb #d30a64fc
 @checked
 def solow_polasky(distances: Distances, scale: Positive = 1.0) -> float:
-    "From 1 to the number of different points (Solow and Polasky 1994)."
-    d = distances.double()
-    first = [i for i in range(len(d)) if i == 0 or bool((d[i, :i] > 0).all())]
-    k = (-scale * d[first][:, first]).exp()
-    return torch.linalg.solve(k, k.new_ones(len(k), 1)).sum().item()
+    "From 1 to the number of different points (Solow and Polasky 1994). ValueError for points too alike to tell."
+    near = (-scale * distances.double()).exp()
+    first = [i for i in range(len(near)) if i == 0 or bool((near[i, :i] < 1).all())]
+    k = near[first][:, first]
+    shares, failed = torch.linalg.solve_ex(k, k.new_ones(len(k), 1))
+    found = shares.sum().item()
+    if failed or not 0.999 <= found <= len(k) + 0.001:
+        raise ValueError(f"scale={scale}: expected a larger one, points are too alike to be told apart")
+    return found
 
 # %% ../nbs/05d_diversity.ipynb #6889207c
 Order = Annotated[float, Kind(lambda q: q > 0, "an order above 0, infinity included")]

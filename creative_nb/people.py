@@ -18,6 +18,13 @@ from .preregistration import Votes
 from .question import Question, question_of
 with extra("study"): from statsmodels.stats.multitest import multipletests
 
+# %% ../nbs/07c_people.ipynb #767ad22d
+def _as_made(long: pd.DataFrame, question: Question) -> pd.DataFrame:
+    "Answers about the panels in the order in which they were made, where a pool for people has exchanged them."
+    turned = long.exchanged.astype(bool)
+    labels = [question.mirrored(k) if t else k for k, t in zip(long.label, turned)]
+    return long.assign(label=labels, side=long["side"].where(~turned, 1 - long["side"]))
+
 # %% ../nbs/07c_people.ipynb #cbb851bd
 @checked
 def to_long(
@@ -34,7 +41,8 @@ def to_long(
     ordered = clean.sort_values("time", kind="stable")
     position = clean.position.where(clean.position > 0, ordered.groupby("annotator").cumcount() + 1)
     more = [c for c in manifest if c == "item" or c not in clean]
-    return clean.assign(position=position).merge(manifest[more], on="item")
+    long = clean.assign(position=position).merge(manifest[more], on="item")
+    return _as_made(long, question_of(questionnaire)) if "exchanged" in long else long
 
 # %% ../nbs/07c_people.ipynb #ef34d839
 def _clustered(y: np.ndarray, x: np.ndarray, item: np.ndarray, person: np.ndarray) -> tuple[float, float, float]:
@@ -75,14 +83,21 @@ def _first_answers(long: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
         raise ValueError("long: expected one first answer of an annotator to an item, got two")
     return first
 
+def _fewest(images: int) -> int:
+    "How many images a method needs beside one of so many: half of them, or 20 and a quarter."
+    return max(IMAGES, min(20, -(-images // 2)), -(-images // 4))
+
 def _rows_of(first: pd.DataFrame, dataset: str, methods: Sequence[str]) -> pd.DataFrame:
     "Answers to images of some methods. ValueError for too few images or people."
     rows = first[(first.dataset == dataset) & first.method.isin(list(methods))]
     if (n := rows.annotator.nunique()) < PEOPLE:
         raise ValueError(f"long: {n} annotators of {' and '.join(methods)} in {dataset}: expected at least {PEOPLE}")
-    for m in methods:
-        if (n := rows["item"][rows.method == m].nunique()) < IMAGES:
-            raise ValueError(f"long: {n} images of method {m!r} in {dataset}: expected at least {IMAGES}")
+    images = {m: rows["item"][rows.method == m].nunique() for m in methods}
+    fewest = _fewest(max(images.values()))
+    for m, n in images.items():
+        if n < fewest:
+            beside = f", beside {max(images.values())}" if fewest > IMAGES else ""
+            raise ValueError(f"long: {n} images of method {m!r} in {dataset}: expected at least {fewest}{beside}")
     return rows
 
 # %% ../nbs/07c_people.ipynb #6f6d72d9

@@ -142,6 +142,17 @@ def _told(key: pd.DataFrame) -> tuple[list[str], dict[str, Known]]:
     rows = zip(key["item"], text("answer"), text("feedback"))
     return text("caption").tolist(), {item: Known(answer, feedback) for item, answer, feedback in rows if answer}
 
+# %% ../nbs/06a_pool.ipynb #0356467c
+def _exchanged(images: torch.Tensor, key: pd.DataFrame, question: Question) -> tuple[torch.Tensor, pd.DataFrame]:
+    "Pairs of panels, some with the second one first, and a manifest that says which."
+    if question.panels == 1: return images, key
+    turned = rng(int(key.blinding_seed[0]), "panels").permutation(len(key)) % 2
+    there = torch.from_numpy(turned).bool()[:, None, None, None, None]
+    if "answer" in key:
+        answers = zip(key["answer"].fillna(""), turned)
+        key = key.assign(answer=[question.mirrored(a) if a and t else a for a, t in answers])
+    return torch.where(there, images.flip(1), images), key.assign(exchanged=turned)
+
 # %% ../nbs/06a_pool.ipynb #f4b781c4
 @checked
 def blind(
@@ -158,9 +169,9 @@ def blind(
     order = rng(secret, "pool", name).permutation(len(images))
     key = manifest.iloc[order].reset_index(drop=True)
     key.insert(0, "item", _item_names(len(images), secret, name))
-    pool = Pool(_to_bytes("images", images)[order], list(key["item"]), _to_bytes("references", references), name,
-                question, *_told(key))
-    return pool, key.assign(blinding_seed=secret) if seed is None else key
+    ordered = _to_bytes("images", images)[order]
+    if seed is None: ordered, key = _exchanged(ordered, key.assign(blinding_seed=secret), question_of(question))
+    return Pool(ordered, list(key["item"]), _to_bytes("references", references), name, question, *_told(key)), key
 
 # %% ../nbs/06a_pool.ipynb #f780b6a5
 @checked

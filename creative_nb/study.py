@@ -25,12 +25,18 @@ def pool_job(paper: Text, setting: Text, scale: Text) -> Job:
     return jobs[0]
 
 # %% ../nbs/10c_study.ipynb #4c577d44
-def _planned(job: Job, manifest: Path) -> Plan:
-    "The plan of a study on these images."
+def _plan_of(job: Job) -> Plan:
+    "What the paper's folder plans, or the default."
+    path = Path(job.source).with_name("plan.yaml")
+    return read_plan(path) if path.is_file() else default_plan("main")
+
+def _planned(own: Plan, manifest: Path) -> Plan:
+    "The plan of a study on these images. ValueError for fewer unfiltered images of a method than were planned."
     with manifest.open(encoding="utf-8") as f:
         plain = [row for row in csv.DictReader(f) if row["creativity_filter"] == "0"]
-    path, images = Path(job.source).with_name("plan.yaml"), min(Counter(row["method"] for row in plain).values())
-    own = read_plan(path) if path.is_file() else default_plan("main")
+    images = min(Counter(row["method"] for row in plain).values())
+    if own.images and images < own.images:
+        raise ValueError(f"images={own.images} of the plan: expected at most {images}, as many as there are of a method")
     return replace(own, images=own.images or images)
 
 # %% ../nbs/10c_study.ipynb #b3345d70
@@ -40,12 +46,14 @@ def make_study(paper: Text, setting: Text, scale: Text, folder: str | Path) -> P
     folder = Path(folder).resolve()
     if folder.is_dir(): return folder
     job, new = pool_job(paper, setting, scale), folder.with_name(f"{folder.name}.new")
+    own = _plan_of(job)
     shutil.rmtree(new, ignore_errors=True)
     os.umask(0o077)  # also what the notebook writes is for its owner only
     new.mkdir(parents=True)
-    execute(job.source, new / "pool.ipynb", parameters(job) | {"study": str(new)})
+    sizes = {"plain": own.images} if own.images else {}
+    execute(job.source, new / "pool.ipynb", parameters(job) | {"study": str(new)} | sizes)
     for end in ("csv", "json"): os.replace(new / f"tables/annotation_pool.{end}", new / f"manifest.{end}")
-    _planned(job, new / "manifest.csv").save(new / "plan.json")
+    _planned(own, new / "manifest.csv").save(new / "plan.json")
     new.rename(folder)
     return folder
 

@@ -7,6 +7,7 @@ from scipy import stats
 
 from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum,
                                 equivalence, to_long)
+from creative_nb.question import QUESTIONS
 from people import MAIN
 
 METHODS = np.array(["low-active", "random-off"])
@@ -186,3 +187,18 @@ def test_the_sensitivity_to_the_votes_needed():
     merged = labels.merge(manifest, on="item")
     every = (merged.label == "creative").groupby(merged.method).mean()
     np.testing.assert_allclose(found.creative["all answers"], every[found.loc["all answers"].index])
+
+
+def test_exchanged_panels_are_read_as_they_were_made():
+    manifest = pd.DataFrame({"item": ["a", "b"], "dataset": "d", "method": "pair", "exchanged": [0, 1]})
+    keys = dict(enumerate(QUESTIONS["diversity"].labels, 1))
+    labels = pd.DataFrame({"annotator": "p", "item": ["a", "b"], "label": [keys[1], keys[1]], "side": [1, 1]})
+    long = to_long(labels, manifest, "diversity").set_index("item")
+    assert long.label.tolist() == [keys[1], keys[5]] and long["side"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("images, others, fewest", [(17, 8, 9), (80, 19, 20), (100, 24, 25)])
+def test_a_method_of_far_fewer_images_is_refused(images, others, fewest):
+    chosen, method = np.zeros((images + others, 4), int), np.repeat([0, 1], [images, others])
+    with pytest.raises(ValueError, match=f"expected at least {fewest}, beside {images}"):
+        answer_differences(long(chosen, method), MAIN, METHODS[0], [METHODS[1]])

@@ -12,7 +12,7 @@ from creative_nb.preregistration import Plan, Rules, as_plan, default_plan, read
 from creative_nb.question import QUESTIONS
 from creative_nb.reader import png
 from creative_nb.store import Store
-from creative_nb.study import _planned
+from creative_nb.study import _plan_of, _planned
 from creative_nb.who import pseudonymised
 from people import POOL, asked, made_up
 
@@ -143,10 +143,12 @@ def test_the_plan_of_a_paper_counts_the_images_of_the_pool(tmp_path):
     class Job: source = tmp_path / "06_pool.ipynb"
     rows = [("a", 0)] * 3 + [("b", 0)] * 2 + [("b", 1)] * 4
     with (tmp_path / "manifest.csv").open("w") as f: csv.writer(f).writerows([("method", "creativity_filter"), *rows])
-    assert _planned(Job, tmp_path / "manifest.csv") == default_plan("main", images=2)
+    assert _planned(_plan_of(Job), tmp_path / "manifest.csv") == default_plan("main", images=2)
     plan(images=None).save(tmp_path / "kept.json")
     (tmp_path / "plan.yaml").write_text((tmp_path / "kept.json").read_text())
-    assert _planned(Job, tmp_path / "manifest.csv") == plan(images=2)
+    assert _planned(_plan_of(Job), tmp_path / "manifest.csv") == plan(images=2)
+    with pytest.raises(ValueError, match="images=327 of the plan: expected at most 2"):
+        _planned(plan(images=327), tmp_path / "manifest.csv")
 
 
 def test_a_table_tells_the_side_and_the_place(tmp_path):

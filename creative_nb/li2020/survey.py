@@ -6,8 +6,10 @@
 __all__ = ['SIZES', 'panels', 'survey', 'simulated']
 
 # %% ../../nbs/li2020/09_survey.ipynb #e490cd33
+import secrets
+
 import numpy as np, pandas as pd, torch
-from ..checks import checked, Count, Text
+from ..checks import checked, Count, Seed, Text
 from ..core import rng
 from ..experiment import Run
 from ..pool import blind, sheet
@@ -18,10 +20,10 @@ from ..question import question_of
 SIZES = {"diversity": 8, "realism": 3}  # images a side of a panel
 
 @checked
-def panels(run: Run, c: torch.Tensor, classes: list[int], side: Count) -> torch.Tensor:
+def panels(run: Run, c: torch.Tensor, classes: list[int], side: Count, seed: Seed) -> torch.Tensor:
     "(K, 2, C, H, W): for each class the sheet of found embeddings (K, D), and that of the learned ones."
     g = run.networks.gan
-    z = g.latents(side * side, run.setting.seed, "panels")
+    z = g.latents(side * side, seed, "panels")
     pair = lambda e, k: torch.stack([sheet(g.sample(z, e), side), sheet(g.sample(z, g.embeddings[k]), side)])
     return torch.stack([pair(e, k) for e, k in zip(c, classes)])
 
@@ -31,8 +33,9 @@ def survey(run: Run, c: torch.Tensor, classes: list[int], question: Text, method
     "Pool and manifest of one survey; names and order from the setting's seed, or for people from the system's secrets."
     names = [run.networks.data.class_names[k] for k in classes]
     manifest = pd.DataFrame({"dataset": run.dataset, "method": method, "class": classes, "caption": names})
-    images = panels(run, c, classes, SIZES[question])
-    return blind(images, manifest, images[:0, 0], run.dataset, question, None if for_people else run.setting.seed)
+    seed = secrets.randbits(63) if for_people else run.setting.seed  # public latents would tell the panels apart
+    images = panels(run, c, classes, SIZES[question], seed)
+    return blind(images, manifest, images[:0, 0], run.dataset, question, None if for_people else seed)
 
 # %% ../../nbs/li2020/09_survey.ipynb #f79a5df4
 @checked
