@@ -36,7 +36,7 @@ def _planned(own: Plan, manifest: Path) -> Plan:
         plain = [row for row in csv.DictReader(f) if row["creativity_filter"] == "0"]
     images = min(Counter(row["method"] for row in plain).values())
     if own.images and images < own.images:
-        raise ValueError(f"images={own.images} of the plan: expected at most {images}, as many as there are of a method")
+        raise ValueError(f"images={own.images} of the plan: expected at most {images}, as there are of each method")
     return replace(own, images=own.images or images)
 
 # %% ../nbs/10c_study.ipynb #b3345d70
