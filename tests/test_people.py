@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from creative_nb.people import (IMAGES, PEOPLE, _clustered, answer_differences, answer_fractions, by_minimum,
+from creative_nb.people import (_clustered, answer_differences, answer_fractions, by_minimum,
                                 equivalence, to_long)
 from creative_nb.question import QUESTIONS
 from people import MAIN
@@ -37,11 +37,10 @@ def p_of(chosen, method, keep=None, label=0) -> float:
     return 2 * stats.t.sf(abs(b) / se, df) if se > 0 else 1.0
 
 
-DESIGNS = {"no tastes": {}, "tastes": dict(taste=0.5), "strong tastes": dict(taste=1.0),
-           "five people": dict(people=5, taste=0.5),
-           "20 people, few images": dict(people=20, images=30, taste=0.5), "images of many kinds": dict(image=2.0),
-           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5), "20 images": dict(images=20, taste=0.5),
-           "the fewest images": dict(images=IMAGES, taste=0.5), "the fewest people": dict(people=PEOPLE, taste=0.5)}
+# nine more designs are in the chapter
+DESIGNS = {"strong tastes": dict(taste=1.0), "20 people, few images": dict(people=20, images=30, taste=0.5),
+           "images of many kinds": dict(image=2.0),
+           "a rare label": dict(shares=(0.06, 0.5, 0.4, 0.04), taste=0.5)}
 
 
 @pytest.mark.parametrize("name", DESIGNS)
