@@ -11,6 +11,7 @@ VENV ?= .venv
 LOCKED ?=
 KILLS ?= 100
 SEED ?= 0
+SMOKE ?=
 CLUSTER ?=
 
 # Paths may have spaces: quoted for the shell, with a backslash for make.
@@ -80,11 +81,11 @@ site: $(INSTALLED)
 lab: $(INSTALLED)
 	@$(BIN)/jupyter lab --notebook-dir nbs
 
-# Style; the cells of the chapters; every experiment notebook at scale smoke; the tests.
+# Style; the cells of the chapters; the experiment notebooks at scale smoke, of all papers or those of SMOKE; the tests.
 test: $(INSTALLED)
 	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --path nbs --skip_folder_re "$$($(BIN)/python -c 'from creative_nb.paper import paper_names; print("^([_.]|" + "|".join(paper_names()) + ")")')" --n_workers 2
-	$(PIPELINE) run smoke --forceall
+	$(PIPELINE) run smoke --paper "$(SMOKE)" --forceall
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # Long: kills runs at random moments, KILLS times, drawn by SEED; not part of CI.

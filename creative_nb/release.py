@@ -137,7 +137,7 @@ def release(scale: Text = "paper", papers: Names = None, settings: Names = None)
             raise RuntimeError(f"scale {scale} is not ready to release:\n  " + "\n  ".join(problems))
         copied = [f for job in jobs for f in released_files(job)]
         for job in jobs: copied += release_notebook(job)
-        renew_sums()
+        if any(f.suffix == ".safetensors" for f in copied): renew_sums()
     return copied
 
 # %% ../nbs/10b_release.ipynb #e5db623f

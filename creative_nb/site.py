@@ -15,14 +15,14 @@ from itertools import groupby
 from pathlib import Path
 from urllib.parse import unquote
 
-import nbformat
-from .checks import Text, checked
+from .checks import Text, checked, extra
 from .core import File, patch, repo_root, write_text
 from .execute import INJECTED
 from .lookup import index_table
 from .paper import load_paper, paper_names
 from .release import index_markdown
 from .signatures import constants
+with extra("paper"): import nbformat
 
 # %% ../nbs/10k_site.ipynb #de71d578
 @checked

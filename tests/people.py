@@ -63,6 +63,6 @@ def asked(folder, question=None, n=8, repeats=0, answers=(), feedback=(), consen
     images = torch.rand(n, 2, 1, 6, 6) * 0.4 + torch.tensor([0.0, 0.6]).view(1, 2, 1, 1, 1)
     full = lambda values: [*values, *[""] * (n - len(values))]
     rows = pd.DataFrame({"method": "am", "answer": full(answers), "feedback": full(feedback)})
-    pool, _ = blind(images if panels == 2 else images[:, 0], rows, images[:3, 0], "squares", question)
+    pool, _ = blind(images if panels == 2 else images[:, 0], rows, images[:3, 0], "squares", question, 0)
     pool.save(folder / "pool.safetensors")
     return PoolFile(folder / "pool.safetensors"), Store(folder / "labels.sqlite", pool, repeats=repeats)

@@ -216,7 +216,7 @@ def test_pairs_with_practice_on_a_desk_and_on_a_phone(browser, tmp_path):
     panels = torch.stack([panels[:, 0] * 0.3, panels[:, 1] * 0.3 + 0.7], 1)  # the second one is always lighter
     rows = pd.DataFrame({"method": ["am"] * 10}).assign(caption="images of Rock Beauty fish", answer="", feedback="")
     rows.loc[0, ["answer", "feedback"]] = "second_clearly", "The lighter sheet was meant."
-    blind(panels, rows, panels[:0, 0], "fish", "diversity")[0].save(tmp_path / "pool.safetensors")
+    blind(panels, rows, panels[:0, 0], "fish", "diversity", 0)[0].save(tmp_path / "pool.safetensors")
     server = Server(tmp_path)
     server.store = Store(tmp_path / "labels.sqlite", PoolFile(tmp_path / "pool.safetensors"), repeats=2)
     server.start()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("creative_nb", "setup.py", "settings.ini", "README.md", "LICENSE", "pyproject.toml", "MANIFEST.in")
 BY_EXTRA = {  # modules that say at once which extra they need; all others are imported without one
     "study": {"annotation_tool", "annotators", "axes", "creativity", "judgement", "people", "planning", "pool_size"},
-    "paper": {"release"},
+    "paper": {"release", "site"},
     "diversity": {"search"},
 }
 
